@@ -1,0 +1,339 @@
+//! The writer task: turns whatever has gathered into one transaction, and answers after its commit.
+//!
+//! There is no timer: while a commit waits for the disk the next batch gathers by itself, so one caller alone waits for
+//! one sync and a hundred share one. Messages of a batch are written in a savepoint; should the database refuse them,
+//! each is tried in a savepoint of its own, so that one failure does not undo the rest. After any other error the
+//! connection is closed and opened again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use common::{Clock, Timestamp};
+use ports::Unavailable;
+use ports::event_bus::{Consumer, Outgoing, PublishError, Published, Retention, Stream};
+use sqlx::{AssertSqlSafe, Connection as _, Sqlite, Transaction};
+use tokio::sync::{mpsc, oneshot};
+
+use super::quota;
+use super::state::{Queue, Queues};
+use crate::insert::Insert;
+use crate::sqlite::{Database, is_data_error, unavailable};
+
+/// Messages in one transaction, so that no caller waits for a giant one.
+const MAX_BATCH: usize = 1024;
+/// Bytes in one transaction.
+const MAX_BATCH_BYTES: usize = 16 << 20;
+/// A stream with limits is pruned by this many messages at once.
+const PRUNE_STEP: u64 = 2048;
+
+type PublishAnswers = Vec<Result<Published, PublishError>>;
+
+/// What callers ask of the writer.
+#[derive(Debug)]
+pub(super) enum Command {
+    Publish { messages: Vec<Outgoing>, reply: oneshot::Sender<PublishAnswers> },
+    Ack { consumer: Consumer, sequences: Vec<i64>, reply: oneshot::Sender<Result<(), Unavailable>> },
+}
+
+impl Command {
+    fn size(&self) -> (usize, usize) {
+        match self {
+            Self::Publish { messages, .. } => {
+                (messages.len(), messages.iter().map(|message| message.payload.len()).sum())
+            }
+            Self::Ack { sequences, .. } => (sequences.len(), 0),
+        }
+    }
+}
+
+/// A message with its answer: the sequence it gets, or why not.
+struct Slot {
+    message: Outgoing,
+    answer: Option<Result<Published, PublishError>>,
+    sequence: i64,
+}
+
+pub(super) async fn run(
+    database: Arc<Database>,
+    queues: Arc<Queues>,
+    clock: Arc<dyn Clock>,
+    mut commands: mpsc::Receiver<Command>,
+) {
+    loop {
+        let first = tokio::select! {
+            biased;
+            command = commands.recv() => command,
+            () = queues.stop.cancelled() => None,
+        };
+        let Some(first) = first else { return };
+        let (mut count, mut bytes) = first.size();
+        let mut batch = vec![first];
+        while count < MAX_BATCH && bytes < MAX_BATCH_BYTES {
+            let Ok(next) = commands.try_recv() else { break };
+            let (more, more_bytes) = next.size();
+            count += more;
+            bytes += more_bytes;
+            batch.push(next);
+        }
+        metrics::histogram!("wharf_bus_commit_messages").record(count as f64);
+        commit(&database, &queues, clock.now(), batch, bytes).await;
+    }
+}
+
+/// Writes a batch and answers everyone in it.
+async fn commit(database: &Database, queues: &Queues, now: Timestamp, batch: Vec<Command>, bytes: usize) {
+    let mut publishes = Vec::new();
+    let mut acks = Vec::new();
+    let mut planned: HashMap<Stream, Plan> = HashMap::new();
+    for command in batch {
+        match command {
+            Command::Publish { messages, reply } => {
+                let slots = messages.into_iter().map(|message| plan(queues, &mut planned, message, now)).collect();
+                publishes.push((slots, reply));
+            }
+            Command::Ack { consumer, sequences, reply } => {
+                let live = queues.get(consumer.stream).still_leased(&consumer, &sequences);
+                acks.push((consumer, live, reply));
+            }
+        }
+    }
+    match write(database, queues, &mut publishes, &acks, now, bytes).await {
+        Ok(()) => {
+            for (slots, reply) in publishes {
+                publish_done(queues, slots, reply, now);
+            }
+            for (consumer, live, reply) in acks {
+                queues.get(consumer.stream).acked(&consumer, &live);
+                let _ = reply.send(Ok(()));
+            }
+        }
+        Err(error) => {
+            tracing::error!(error = &error as &dyn std::error::Error, "a commit of the event bus failed");
+            let again = || Unavailable::new("the event bus", error.to_string());
+            for (slots, reply) in publishes {
+                let answers = slots.into_iter().map(|slot: Slot| match slot.answer {
+                    Some(Err(known)) => Err(known),
+                    _ => Err(PublishError::Unavailable(again())),
+                });
+                let _ = reply.send(answers.collect());
+            }
+            for (_, _, reply) in acks {
+                let _ = reply.send(Err(again()));
+            }
+        }
+    }
+}
+
+/// What a batch adds to a stream before it is committed.
+#[derive(Default)]
+struct Plan {
+    next: i64,
+    per_subject: HashMap<String, u64>,
+    dedup: HashMap<String, i64>,
+}
+
+/// Decides what can be decided without the database.
+fn plan(queues: &Queues, planned: &mut HashMap<Stream, Plan>, message: Outgoing, now: Timestamp) -> Slot {
+    let queue = queues.get(message.stream);
+    let plan = planned.entry(message.stream).or_insert_with(|| Plan { next: queue.last() + 1, ..Plan::default() });
+    let size = message.payload.len();
+    if size > Stream::MAX_MESSAGE_BYTES {
+        let answer = Err(PublishError::TooLarge { size, limit: Stream::MAX_MESSAGE_BYTES });
+        return Slot { message, answer: Some(answer), sequence: 0 };
+    }
+    if let Some(id) = &message.dedup_id {
+        let known = plan.dedup.get(id).copied().or_else(|| queue.duplicate_of(id, now));
+        if let Some(sequence) = known {
+            let answer = Ok(Published { sequence: sequence.unsigned_abs(), duplicate: true });
+            return Slot { message, answer: Some(answer), sequence: 0 };
+        }
+    }
+    if let Some(max) = quota(message.stream) {
+        let added = plan.per_subject.entry(message.subject.clone()).or_insert(0);
+        if queue.stored_of(&message.subject) + *added >= max {
+            let answer = Err(PublishError::Full { stream: message.stream.name() });
+            return Slot { message, answer: Some(answer), sequence: 0 };
+        }
+        *added += 1;
+    }
+    let sequence = plan.next;
+    plan.next += 1;
+    if let Some(id) = &message.dedup_id {
+        plan.dedup.insert(id.clone(), sequence);
+    }
+    Slot { message, answer: None, sequence }
+}
+
+type PublishGroup = (Vec<Slot>, oneshot::Sender<PublishAnswers>);
+type AckGroup = (Consumer, Vec<i64>, oneshot::Sender<Result<(), Unavailable>>);
+
+async fn write(
+    database: &Database,
+    queues: &Queues,
+    publishes: &mut [PublishGroup],
+    acks: &[AckGroup],
+    now: Timestamp,
+    bytes: usize,
+) -> Result<(), Unavailable> {
+    let mut writer = database.writer().await?;
+    let mut pruned = Vec::new();
+    let result = async {
+        let mut transaction = writer.begin().await?;
+        for stream in Stream::ALL {
+            let mut slots: Vec<&mut Slot> = publishes
+                .iter_mut()
+                .flat_map(|(slots, _)| slots)
+                .filter(|slot| slot.answer.is_none() && slot.message.stream == stream)
+                .collect();
+            if !slots.is_empty() {
+                insert(&mut transaction, stream, &mut slots, now).await?;
+                pruned.push((stream, prune(&mut transaction, queues.get(stream), stream, now).await?));
+            }
+        }
+        for (consumer, live, _) in acks.iter().filter(|(_, live, _)| !live.is_empty()) {
+            acknowledge(&mut transaction, queues.get(consumer.stream), consumer, live, now).await?;
+        }
+        transaction.commit().await.map_err(unavailable)
+    }
+    .await;
+    match result {
+        Ok(()) => {
+            writer.wrote(bytes + 64 * publishes.len());
+            for (stream, count) in pruned.into_iter().filter(|(_, count)| *count > 0) {
+                queues.get(stream).pruned(count);
+            }
+            Ok(())
+        }
+        Err(error) => {
+            writer.discard().await;
+            Err(error)
+        }
+    }
+}
+
+fn insert_into(stream: Stream) -> Insert {
+    let head = match stream.name() {
+        "inbound_live" => "INSERT INTO inbound_live (seq, subject, payload, published_at, dedup_id) VALUES",
+        "inbound_bulk" => "INSERT INTO inbound_bulk (seq, subject, payload, published_at, dedup_id) VALUES",
+        "audit" => "INSERT INTO audit (seq, subject, payload, published_at, dedup_id) VALUES",
+        "events" => "INSERT INTO events (seq, subject, payload, published_at, dedup_id) VALUES",
+        _ => "INSERT INTO wakeups (seq, subject, payload, published_at, dedup_id) VALUES",
+    };
+    Insert { head, columns: 5, tail: "" }
+}
+
+async fn insert(
+    transaction: &mut Transaction<'_, Sqlite>,
+    stream: Stream,
+    slots: &mut [&mut Slot],
+    now: Timestamp,
+) -> Result<(), Unavailable> {
+    let statement = insert_into(stream);
+    let values = |slot: &&mut Slot, values: &mut crate::insert::Values| {
+        values.push(slot.sequence);
+        values.push(slot.message.subject.clone());
+        values.push(slot.message.payload.to_vec());
+        values.push(now.as_millis());
+        values.push(slot.message.dedup_id.clone());
+    };
+    let mut savepoint = transaction.begin().await.map_err(unavailable)?;
+    match statement.execute(&mut savepoint, slots, values).await {
+        Ok(_) => return savepoint.commit().await.map_err(unavailable),
+        Err(error) if is_data_error(&error) => savepoint.rollback().await.map_err(unavailable)?,
+        Err(error) => return Err(unavailable(error)),
+    }
+    for slot in slots {
+        let mut savepoint = transaction.begin().await.map_err(unavailable)?;
+        match statement.execute(&mut savepoint, std::slice::from_ref(slot), values).await {
+            Ok(_) => savepoint.commit().await.map_err(unavailable)?,
+            Err(error) if is_data_error(&error) => {
+                savepoint.rollback().await.map_err(unavailable)?;
+                slot.answer = Some(Err(PublishError::Unavailable(unavailable(error))));
+            }
+            Err(error) => return Err(unavailable(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Lets the oldest messages of a stream with limits go, a step at a time.
+async fn prune(
+    transaction: &mut Transaction<'_, Sqlite>,
+    queue: &Queue,
+    stream: Stream,
+    now: Timestamp,
+) -> Result<u64, Unavailable> {
+    let Retention::Limits { max_messages, max_age } = stream.retention() else { return Ok(0) };
+    if queue.stored() < max_messages + PRUNE_STEP {
+        return Ok(0);
+    }
+    let keep_after = queue.last() - i64::try_from(max_messages).unwrap_or(i64::MAX);
+    let sql = format!(
+        "DELETE FROM {0} WHERE seq IN (SELECT seq FROM {0} ORDER BY seq LIMIT ?1) AND (seq <= ?2 OR published_at < ?3)",
+        stream.name()
+    );
+    let done = sqlx::query(AssertSqlSafe(sql))
+        .bind(i64::try_from(PRUNE_STEP).unwrap_or(i64::MAX))
+        .bind(keep_after)
+        .bind(now.minus(max_age).as_millis())
+        .execute(&mut **transaction)
+        .await
+        .map_err(unavailable)?;
+    Ok(done.rows_affected())
+}
+
+async fn acknowledge(
+    transaction: &mut Transaction<'_, Sqlite>,
+    queue: &Queue,
+    consumer: &Consumer,
+    live: &[i64],
+    now: Timestamp,
+) -> Result<(), Unavailable> {
+    let table = consumer.stream.name();
+    if matches!(consumer.stream.retention(), Retention::Limits { .. }) {
+        sqlx::query("INSERT INTO consumers (name, floor) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET floor = ?2")
+            .bind(consumer.name)
+            .bind(queue.floor_without(consumer, live))
+            .execute(&mut **transaction)
+            .await
+            .map_err(unavailable)?;
+        return Ok(());
+    }
+    let sequences = serde_json::to_string(live).unwrap_or_default();
+    if queue.has_dedup_ids() {
+        let sql = format!(
+            "INSERT OR IGNORE INTO dedup (stream, dedup_id, seq, published_at) \
+             SELECT ?1, dedup_id, seq, published_at FROM {table} \
+             WHERE seq IN (SELECT value FROM json_each(?2)) AND dedup_id IS NOT NULL"
+        );
+        let oldest = now.minus(Stream::DUPLICATE_WINDOW).as_millis();
+        sqlx::query("DELETE FROM dedup WHERE published_at < ?")
+            .bind(oldest)
+            .execute(&mut **transaction)
+            .await
+            .map_err(unavailable)?;
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(table)
+            .bind(&sequences)
+            .execute(&mut **transaction)
+            .await
+            .map_err(unavailable)?;
+    }
+    let sql = format!("DELETE FROM {table} WHERE seq IN (SELECT value FROM json_each(?))");
+    sqlx::query(AssertSqlSafe(sql)).bind(sequences).execute(&mut **transaction).await.map_err(unavailable)?;
+    Ok(())
+}
+
+fn publish_done(queues: &Queues, slots: Vec<Slot>, reply: oneshot::Sender<PublishAnswers>, now: Timestamp) {
+    for stream in Stream::ALL {
+        let mut stored = slots.iter().filter(|slot| slot.answer.is_none() && slot.message.stream == stream).peekable();
+        if stored.peek().is_some() {
+            let rows = stored.map(|slot| (slot.sequence, &*slot.message.subject, slot.message.dedup_id.as_deref()));
+            queues.get(stream).committed(rows, now);
+        }
+    }
+    let answers = slots.into_iter().map(|slot| {
+        slot.answer.unwrap_or_else(|| Ok(Published { sequence: slot.sequence.unsigned_abs(), duplicate: false }))
+    });
+    let _ = reply.send(answers.collect());
+}

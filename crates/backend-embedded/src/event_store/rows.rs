@@ -1,0 +1,374 @@
+//! The statements of a batch.
+
+use std::collections::HashSet;
+
+use common::event::EventType;
+use common::{EnvelopeId, EventKey, TenantId, Timestamp};
+use ports::event_store::{CommitOutcome, DeadLetter, Detail, NewUpdate, Parked, RawObject, RawPending, StatusDetail};
+use sqlx::{Row as _, SqliteConnection};
+
+use super::Resolved;
+use crate::insert::{Insert, Values};
+
+/// Text as both backends store it: PostgreSQL refuses U+0000, so it is U+FFFD everywhere.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+fn optional(text: Option<&String>) -> Option<String> {
+    text.map(|text| storable(text))
+}
+
+fn key_bytes(key: EventKey) -> Vec<u8> {
+    key.0.to_vec()
+}
+
+/// Claims keys; returns those that nobody had.
+pub(super) async fn new_keys(
+    connection: &mut SqliteConnection,
+    updates: &[NewUpdate],
+    candidates: &[(&TenantId, EventKey, usize)],
+) -> Result<HashSet<(TenantId, EventKey)>, sqlx::Error> {
+    const KEYS: Insert = Insert {
+        head: "INSERT INTO event_keys (tenant, key, first_seen) VALUES",
+        columns: 3,
+        tail: "ON CONFLICT (tenant, key) DO NOTHING RETURNING tenant, key",
+    };
+    let returned = KEYS
+        .fetch(connection, candidates, |(tenant, key, index), values: &mut Values| {
+            values.push(tenant.as_str().to_owned());
+            values.push(key_bytes(*key));
+            values.push(updates[*index].received_at.as_millis());
+        })
+        .await?;
+    let new = returned.iter().filter_map(|row| {
+        let key: [u8; 16] = row.get::<&[u8], _>(1).try_into().ok()?;
+        Some((TenantId::new(row.get(0)).ok()?, EventKey(key)))
+    });
+    Ok(new.collect())
+}
+
+pub(super) async fn events(connection: &mut SqliteConnection, new: &[Resolved<'_>]) -> Result<(), sqlx::Error> {
+    const EVENTS: Insert = Insert {
+        head: "INSERT INTO events (tenant, key, event_type, occurred_at, received_at, number, conversation, partition, data) VALUES",
+        columns: 9,
+        tail: "",
+    };
+    EVENTS
+        .execute(connection, new, |each, values| {
+            let (update, event) = (each.update, &each.update.event);
+            values.push(update.tenant.as_str().to_owned());
+            values.push(key_bytes(update.key));
+            values.push(EventType::as_str(event.event_type));
+            values.push(event.occurred_at.as_millis());
+            values.push(update.received_at.as_millis());
+            values.push(event.number.as_ref().map(|number| number.as_str().to_owned()));
+            values.push(each.conversation.map(|id| id.as_bytes().to_vec()));
+            values.push(each.partition);
+            values.push(event.data.to_vec());
+        })
+        .await
+        .map(|_| ())
+}
+
+pub(super) async fn messages(
+    connection: &mut SqliteConnection,
+    new: &[Resolved<'_>],
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    // A dead letter that was released takes the place of the failed row.
+    const MESSAGES: Insert = Insert {
+        head: "INSERT INTO messages (tenant, key, envelope, webhook_source, message_id, type, phone_number, user_id, \
+               to_number, text, text_folded, sent_at, conversation, status, received_at, created_at) VALUES",
+        columns: 16,
+        tail: "ON CONFLICT (tenant, key) DO UPDATE SET envelope = excluded.envelope, type = excluded.type, \
+               text = excluded.text, text_folded = excluded.text_folded, phone_number = excluded.phone_number, user_id = excluded.user_id, \
+               to_number = excluded.to_number, sent_at = excluded.sent_at, conversation = excluded.conversation, \
+               status = excluded.status",
+    };
+    let rows: Vec<_> = new
+        .iter()
+        .filter_map(|each| match &each.update.event.detail {
+            Detail::Message { id, kind, text } => Some((each, id, kind, text)),
+            _ => None,
+        })
+        .collect();
+    MESSAGES
+        .execute(connection, &rows, |(each, id, kind, text), values| {
+            let (update, event) = (each.update, &each.update.event);
+            values.push(update.tenant.as_str().to_owned());
+            values.push(key_bytes(update.key));
+            values.push(update.envelope.0.as_bytes().to_vec());
+            values.push("whatsapp");
+            values.push(storable(id));
+            values.push(storable(kind));
+            values.push(optional(event.party.phone.as_ref()));
+            values.push(optional(event.party.user_id.as_ref()));
+            values.push(optional(event.display_number.as_ref()));
+            values.push(optional(text.as_ref()));
+            values.push(text.as_ref().map(|text| storable(text).to_lowercase()));
+            values.push(event.occurred_at.as_millis());
+            values.push(each.conversation.map(|id| id.as_bytes().to_vec()));
+            values.push("completed");
+            values.push(update.received_at.as_millis());
+            values.push(now.as_millis());
+        })
+        .await?;
+    if rows.is_empty() { Ok(()) } else { receipts(connection, &rows.iter().map(|row| row.0).collect::<Vec<_>>()).await }
+}
+
+/// Adds what request records said of these messages before they were stored.
+async fn receipts(connection: &mut SqliteConnection, new: &[&Resolved<'_>]) -> Result<(), sqlx::Error> {
+    let any: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM message_receipts LIMIT 1").fetch_optional(&mut *connection).await?;
+    if any.is_none() {
+        return Ok(());
+    }
+    for each in new {
+        let updated = sqlx::query(
+            "UPDATE messages SET response_time_ms = coalesce(messages.response_time_ms, r.response_time_ms), \
+             duplicate_count = messages.duplicate_count + r.duplicate_count, \
+             last_duplicate_at = r.last_duplicate_at \
+             FROM message_receipts AS r \
+             WHERE messages.tenant = ?1 AND messages.key = ?2 AND r.tenant = ?1 AND r.key = ?2",
+        )
+        .bind(each.update.tenant.as_str())
+        .bind(key_bytes(each.update.key))
+        .execute(&mut *connection)
+        .await?;
+        if updated.rows_affected() > 0 {
+            sqlx::query("DELETE FROM message_receipts WHERE tenant = ? AND key = ?")
+                .bind(each.update.tenant.as_str())
+                .bind(key_bytes(each.update.key))
+                .execute(&mut *connection)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn statuses(connection: &mut SqliteConnection, new: &[Resolved<'_>]) -> Result<(), sqlx::Error> {
+    const STATUSES: Insert = Insert {
+        head: "INSERT INTO statuses (tenant, key, number, message_id, status, occurred_at, received_at, recipient, \
+               recipient_user_id, participant, conversation_id, conversation_origin, conversation_expires_at, \
+               pricing_billable, pricing_model, pricing_type, pricing_category, errors, biz_opaque_callback_data) VALUES",
+        columns: 19,
+        tail: "",
+    };
+    // Only forward, and nothing after `failed`: the rule of `common::status::DeliveryState::after`.
+    const STATES: Insert = Insert {
+        head: "INSERT INTO message_states (tenant, number, message_id, participant, state, rank, changed_at) VALUES",
+        columns: 7,
+        tail: "ON CONFLICT (tenant, number, message_id, participant) DO UPDATE \
+               SET state = excluded.state, rank = excluded.rank, changed_at = excluded.changed_at \
+               WHERE excluded.rank > message_states.rank AND message_states.state <> 'failed'",
+    };
+    let rows: Vec<(&Resolved<'_>, &StatusDetail)> = new
+        .iter()
+        .filter_map(|each| match &each.update.event.detail {
+            Detail::Status(status) => Some((each, status)),
+            _ => None,
+        })
+        .collect();
+    STATUSES
+        .execute(connection, &rows, |(each, status), values| {
+            let (update, event) = (each.update, &each.update.event);
+            let conversation = status.conversation.clone().unwrap_or_default();
+            let pricing = status.pricing.clone().unwrap_or_default();
+            let errors = (!status.errors.is_empty()).then(|| serde_json::to_string(&status.errors).unwrap_or_default());
+            values.push(update.tenant.as_str().to_owned());
+            values.push(key_bytes(update.key));
+            values.push(event.number.as_ref().map(|number| number.as_str().to_owned()));
+            values.push(storable(&status.message_id));
+            values.push(status.state.as_str());
+            values.push(event.occurred_at.as_millis());
+            values.push(update.received_at.as_millis());
+            values.push(optional(event.party.phone.as_ref()));
+            values.push(optional(event.party.user_id.as_ref()));
+            values.push(optional(status.participant.as_ref()));
+            values.push(optional(conversation.id.as_ref()));
+            values.push(optional(conversation.origin.as_ref()));
+            values.push(conversation.expires_at);
+            values.push(pricing.billable);
+            values.push(optional(pricing.model.as_ref()));
+            values.push(optional(pricing.r#type.as_ref()));
+            values.push(optional(pricing.category.as_ref()));
+            values.push(errors);
+            values.push(optional(status.biz_opaque_callback_data.as_ref()));
+        })
+        .await?;
+    STATES
+        .execute(connection, &rows, |(each, status), values| {
+            let event = &each.update.event;
+            values.push(each.update.tenant.as_str().to_owned());
+            values.push(event.number.as_ref().map_or_else(String::new, |number| number.as_str().to_owned()));
+            values.push(storable(&status.message_id));
+            values.push(status.participant.as_deref().map_or_else(String::new, storable));
+            values.push(status.state.as_str());
+            values.push(status.state.rank());
+            values.push(event.occurred_at.as_millis());
+        })
+        .await
+        .map(|_| ())
+}
+
+/// Counts updates that were known. An envelope that is delivered again is no duplicate of itself.
+pub(super) async fn repeats(
+    connection: &mut SqliteConnection,
+    updates: &[NewUpdate],
+    outcomes: &[CommitOutcome],
+) -> Result<(), sqlx::Error> {
+    for (update, _) in updates.iter().zip(outcomes).filter(|(_, outcome)| **outcome == CommitOutcome::Duplicate) {
+        let (tenant, key) = (update.tenant.as_str(), key_bytes(update.key));
+        sqlx::query("UPDATE event_keys SET count = count + 1 WHERE tenant = ? AND key = ?")
+            .bind(tenant)
+            .bind(key.clone())
+            .execute(&mut *connection)
+            .await?;
+        if matches!(update.event.detail, Detail::Message { .. }) {
+            sqlx::query(
+                "UPDATE messages SET duplicate_count = duplicate_count + 1, last_envelope = ?3, \
+                 last_duplicate_at = max(coalesce(last_duplicate_at, 0), ?4) \
+                 WHERE tenant = ?1 AND key = ?2 AND envelope <> ?3 AND coalesce(last_envelope, x'') <> ?3",
+            )
+            .bind(tenant)
+            .bind(key)
+            .bind(update.envelope.0.as_bytes().to_vec())
+            .bind(update.received_at.as_millis())
+            .execute(&mut *connection)
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn park(connection: &mut SqliteConnection, parked: &[Parked]) -> Result<(), sqlx::Error> {
+    const PARKED: Insert = Insert {
+        head: "INSERT INTO parked (envelope, tenant, reason, number, received_at, updates, sealed) VALUES",
+        columns: 7,
+        tail: "ON CONFLICT (envelope) DO NOTHING",
+    };
+    PARKED
+        .execute(connection, parked, |each, values| {
+            values.push(each.envelope.0.as_bytes().to_vec());
+            values.push(each.tenant.as_str().to_owned());
+            values.push(each.reason.as_str());
+            values.push(each.number.as_ref().map(|number| number.as_str().to_owned()));
+            values.push(each.received_at.as_millis());
+            values.push(each.updates);
+            values.push(each.sealed.to_vec());
+        })
+        .await
+        .map(|_| ())
+}
+
+pub(super) async fn bury(
+    connection: &mut SqliteConnection,
+    letters: &[DeadLetter],
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    const LETTERS: Insert = Insert {
+        head: "INSERT INTO dead_letters (tenant, key, envelope, received_at, reason, sealed, created_at) VALUES",
+        columns: 7,
+        tail: "ON CONFLICT (tenant, key) DO NOTHING",
+    };
+    const FAILED: Insert = Insert {
+        head: "INSERT INTO messages (tenant, key, envelope, webhook_source, message_id, type, phone_number, sent_at, \
+               status, error_message, error_count, received_at, created_at) VALUES",
+        columns: 13,
+        tail: "ON CONFLICT (tenant, key) DO UPDATE SET error_message = excluded.error_message, \
+               error_count = messages.error_count + 1, envelope = excluded.envelope, status = 'failed' \
+               WHERE messages.envelope <> excluded.envelope",
+    };
+    LETTERS
+        .execute(connection, letters, |letter, values| {
+            values.push(letter.tenant.as_str().to_owned());
+            values.push(key_bytes(letter.key));
+            values.push(letter.envelope.0.as_bytes().to_vec());
+            values.push(letter.received_at.as_millis());
+            values.push(letter.reason.clone());
+            values.push(letter.sealed.to_vec());
+            values.push(now.as_millis());
+        })
+        .await?;
+    let failed: Vec<_> = letters.iter().filter_map(|letter| Some((letter, letter.message.as_ref()?))).collect();
+    FAILED
+        .execute(connection, &failed, |(letter, (id, phone)), values| {
+            values.push(letter.tenant.as_str().to_owned());
+            values.push(key_bytes(letter.key));
+            values.push(letter.envelope.0.as_bytes().to_vec());
+            values.push("whatsapp");
+            values.push(storable(id).chars().take(super::MAX_MESSAGE_ID).collect::<String>());
+            values.push("unknown");
+            values.push(optional(phone.as_ref()));
+            values.push(letter.received_at.as_millis());
+            values.push("failed");
+            values.push(letter.reason.clone());
+            values.push(1);
+            values.push(letter.received_at.as_millis());
+            values.push(now.as_millis());
+        })
+        .await
+        .map(|_| ())
+}
+
+pub(super) async fn raw_objects(connection: &mut SqliteConnection, objects: &[RawObject]) -> Result<(), sqlx::Error> {
+    const OBJECTS: Insert = Insert {
+        head: "INSERT INTO raw_objects (envelope, object, offset, length) VALUES",
+        columns: 4,
+        tail: "ON CONFLICT (envelope) DO NOTHING",
+    };
+    OBJECTS
+        .execute(connection, objects, |object, values| {
+            values.push(object.envelope.0.as_bytes().to_vec());
+            values.push(object.object.clone());
+            values.push(i64::try_from(object.offset).unwrap_or(i64::MAX));
+            values.push(i64::try_from(object.length).unwrap_or(i64::MAX));
+        })
+        .await
+        .map(|_| ())
+}
+
+pub(super) async fn raw_pending(connection: &mut SqliteConnection, pending: &[RawPending]) -> Result<(), sqlx::Error> {
+    const PENDING: Insert = Insert {
+        head: "INSERT INTO raw_pending (envelope, sealed) VALUES",
+        columns: 2,
+        tail: "ON CONFLICT (envelope) DO NOTHING",
+    };
+    PENDING
+        .execute(connection, pending, |each, values| {
+            values.push(each.envelope.0.as_bytes().to_vec());
+            values.push(each.sealed.to_vec());
+        })
+        .await
+        .map(|_| ())
+}
+
+pub(super) async fn no_longer_pending(
+    connection: &mut SqliteConnection,
+    objects: &[RawObject],
+) -> Result<(), sqlx::Error> {
+    for object in objects {
+        sqlx::query("DELETE FROM raw_pending WHERE envelope = ?")
+            .bind(object.envelope.0.as_bytes().to_vec())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Clears attempt counters. The table is nearly always empty, so this is one look in a batch.
+pub(super) async fn finish(connection: &mut SqliteConnection, finished: &[EnvelopeId]) -> Result<(), sqlx::Error> {
+    let any: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM attempts LIMIT 1").fetch_optional(&mut *connection).await?;
+    if any.is_none() {
+        return Ok(());
+    }
+    for envelope in finished {
+        sqlx::query("DELETE FROM attempts WHERE envelope = ?")
+            .bind(envelope.0.as_bytes().to_vec())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! Every port on SQLite and in process: the whole of Wharf without anything installed.
+//!
+//! A product mode, not a test double: what is acknowledged is on disk, a restart or a power cut loses nothing, and the
+//! same contract tests hold as for the distributed backend. One process owns a data folder (a lock file sees to it); the
+//! command line talks to a running process through its API.
+//!
+//! Two databases: `bus.db` holds the queues, `messages.db` the data. Both run in WAL mode with `synchronous=FULL`.
+
+mod admission;
+mod directory;
+mod event_bus;
+mod event_store;
+mod feed;
+mod folder;
+mod insert;
+mod message_log;
+mod outbox;
+mod request_log;
+mod sqlite;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::Clock;
+use ports::Unavailable;
+use sqlx::migrate::Migrator;
+use tokio_util::task::TaskTracker;
+
+pub use admission::{InProcessAdmission, InProcessAdmissionConfig};
+pub use directory::SqliteDirectory;
+pub use event_bus::SqliteEventBus;
+pub use event_store::SqliteEventStore;
+pub use feed::SqliteFeed;
+pub use folder::{DataFolder, FolderError};
+pub use message_log::SqliteMessageLog;
+pub use outbox::SqliteOutbox;
+pub use request_log::SqliteRequestLog;
+
+use sqlite::Database;
+
+static BUS_MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite/bus");
+static DATA_MIGRATIONS: Migrator = sqlx::migrate!("../../migrations/sqlite/data");
+
+/// The opened backend.
+#[derive(Clone)]
+pub struct Embedded {
+    /// The queues.
+    pub bus: Arc<SqliteEventBus>,
+    /// What the gateway remembers.
+    pub admission: Arc<InProcessAdmission>,
+    /// The directory.
+    pub directory: Arc<SqliteDirectory>,
+    /// The data.
+    pub store: Arc<SqliteEventStore>,
+    /// Events on their way out.
+    pub outbox: Arc<SqliteOutbox>,
+    /// Events in order.
+    pub feed: Arc<SqliteFeed>,
+    /// Messages for people.
+    pub message_log: Arc<SqliteMessageLog>,
+    /// Requests for audit.
+    pub request_log: Arc<SqliteRequestLog>,
+    databases: [Arc<Database>; 2],
+    tasks: TaskTracker,
+}
+
+impl Embedded {
+    /// Opens (and if need be creates and migrates) the databases in a folder that the caller has locked. `data_file` is
+    /// the file of the data, usually `messages.db` in the same folder.
+    pub async fn open(folder: &DataFolder, data_file: &Path, clock: Arc<dyn Clock>) -> Result<Self, Unavailable> {
+        let tasks = TaskTracker::new();
+        let bus_db = Database::open(&folder.path().join("bus.db"), &BUS_MIGRATIONS, &tasks).await?;
+        let data = Database::open(data_file, &DATA_MIGRATIONS, &tasks).await?;
+        Ok(Self {
+            bus: Arc::new(SqliteEventBus::open(bus_db.clone(), clock.clone(), &tasks).await?),
+            admission: Arc::new(InProcessAdmission::new(InProcessAdmissionConfig::default(), clock.clone())),
+            directory: Arc::new(SqliteDirectory::open(data.clone()).await?),
+            store: Arc::new(SqliteEventStore::new(data.clone(), clock.clone())),
+            outbox: Arc::new(SqliteOutbox::open(data.clone(), clock.clone()).await?),
+            feed: Arc::new(SqliteFeed::new(data.clone())),
+            message_log: Arc::new(SqliteMessageLog::new(data.clone())),
+            request_log: Arc::new(SqliteRequestLog::new(data.clone(), clock)),
+            databases: [bus_db, data],
+            tasks,
+        })
+    }
+
+    /// Creates or migrates the databases and closes them again.
+    pub async fn migrate(folder: &DataFolder, data_file: &Path) -> Result<(), Unavailable> {
+        let tasks = TaskTracker::new();
+        for (path, migrations) in
+            [(folder.path().join("bus.db"), &BUS_MIGRATIONS), (data_file.to_owned(), &DATA_MIGRATIONS)]
+        {
+            Database::open(&path, migrations, &tasks).await?.close().await;
+        }
+        Ok(())
+    }
+
+    /// Ends the writer and the checkpoints and closes the databases. What was acknowledged is on disk with or without it.
+    pub async fn close(self) {
+        self.bus.stop();
+        for database in &self.databases {
+            database.close().await;
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

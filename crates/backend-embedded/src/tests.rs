@@ -1,0 +1,1 @@
+//! The embedded backend under the laws of every port.

@@ -1,0 +1,1 @@
+pub struct MemoryBackend; pub struct Faults; pub enum Operation {A}

@@ -1,0 +1,65 @@
+//! Admission: what the gateway remembers of what it stored, and how much each sender sent.
+//!
+//! Both only save work. An answer that never comes, a memory that was flushed, or one that forgot early costs a
+//! duplicate that the database folds, never a message: a key counts as known only after [`Admission::remember`], which
+//! is called after the publish was acknowledged.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use common::{EventKey, Fingerprint, TenantId};
+
+use crate::Unavailable;
+
+/// How much one sender may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SenderLimit {
+    /// Messages per window.
+    pub max: u32,
+    /// The window; it starts with a sender's first message.
+    pub window: Duration,
+}
+
+/// One update asking to be let in.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its key; an update without one is always new.
+    pub key: Option<EventKey>,
+    /// The fingerprint of its bytes.
+    pub fingerprint: Fingerprint,
+    /// The sender's keyed hash, if it counts against a limit.
+    pub sender: Option<EventKey>,
+}
+
+/// What is known of a candidate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// It was remembered with the same fingerprint.
+    pub known: bool,
+    /// It is new and its sender is over the limit.
+    pub over_limit: bool,
+}
+
+/// A key to remember.
+#[derive(Clone, Debug)]
+pub struct Remembered {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The key.
+    pub key: EventKey,
+    /// The fingerprint of the bytes that were stored.
+    pub fingerprint: Fingerprint,
+}
+
+/// See the module's documentation.
+#[async_trait]
+pub trait Admission: Send + Sync {
+    /// One verdict for each candidate, in order. Only new candidates count against the limit, and one that is asked
+    /// about again before it was remembered (the sender's retry) counts once.
+    async fn admit(&self, candidates: &[Candidate], limit: SenderLimit) -> Result<Vec<Verdict>, Unavailable>;
+
+    /// Remembers keys for at least 24 hours, or until memory is short. Idempotent by key.
+    async fn remember(&self, keys: &[Remembered]) -> Result<(), Unavailable>;
+}

@@ -1,0 +1,12 @@
+//! What surrounds any process: layered configuration, logs and metrics, health, tasks and an orderly stop.
+//!
+//! Nothing here knows a webhook.
+
+pub mod config;
+pub mod health;
+pub mod names;
+pub mod retry;
+pub mod stop;
+pub mod telemetry;
+
+pub use stop::Tasks;

@@ -1,0 +1,57 @@
+-- The embedded event bus: a table for each stream. A work queue deletes what is acknowledged; `events` is pruned by
+-- age and number. AUTOINCREMENT, so that a sequence is never used twice, not even after everything was acknowledged.
+
+CREATE TABLE inbound_live (
+    seq          INTEGER PRIMARY KEY AUTOINCREMENT,
+    subject      TEXT    NOT NULL,
+    payload      BLOB    NOT NULL,
+    published_at INTEGER NOT NULL, -- milliseconds
+    dedup_id     TEXT
+) STRICT;
+
+CREATE TABLE inbound_bulk (
+    seq          INTEGER PRIMARY KEY AUTOINCREMENT,
+    subject      TEXT    NOT NULL,
+    payload      BLOB    NOT NULL,
+    published_at INTEGER NOT NULL,
+    dedup_id     TEXT
+) STRICT;
+
+CREATE TABLE audit (
+    seq          INTEGER PRIMARY KEY AUTOINCREMENT,
+    subject      TEXT    NOT NULL,
+    payload      BLOB    NOT NULL,
+    published_at INTEGER NOT NULL,
+    dedup_id     TEXT
+) STRICT;
+
+CREATE TABLE events (
+    seq          INTEGER PRIMARY KEY AUTOINCREMENT,
+    subject      TEXT    NOT NULL,
+    payload      BLOB    NOT NULL,
+    published_at INTEGER NOT NULL,
+    dedup_id     TEXT
+) STRICT;
+
+CREATE TABLE wakeups (
+    seq          INTEGER PRIMARY KEY AUTOINCREMENT,
+    subject      TEXT    NOT NULL,
+    payload      BLOB    NOT NULL,
+    published_at INTEGER NOT NULL,
+    dedup_id     TEXT
+) STRICT;
+
+-- Dedup ids of messages that were acknowledged (and so deleted) within the window, so that a restart does not forget.
+CREATE TABLE dedup (
+    stream       TEXT    NOT NULL,
+    dedup_id     TEXT    NOT NULL,
+    seq          INTEGER NOT NULL,
+    published_at INTEGER NOT NULL,
+    PRIMARY KEY (stream, dedup_id)
+) STRICT, WITHOUT ROWID;
+
+-- How far each consumer of a stream with limits has read: everything up to `floor` is acknowledged.
+CREATE TABLE consumers (
+    name   TEXT    NOT NULL PRIMARY KEY,
+    floor  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
