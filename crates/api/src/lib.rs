@@ -1,1 +1,121 @@
-//! TBD
+//! The API listener: searching messages, statistics, the event feed and the import of the directory.
+//!
+//! It serves operators and consumers, so every route but health asks for the admin token. It reads and writes through
+//! ports only and answers every error as problem details (RFC 9457). It is deliberately not part of the gateway: no
+//! webhook arrives here, and nothing here is needed for one to be stored. It ends no TLS and binds no socket; whoever
+//! wires a process does.
+
+mod answer;
+mod auth;
+mod directory;
+mod events;
+mod import;
+mod messages;
+mod plan;
+mod problem;
+mod query;
+
+use std::fmt;
+use std::sync::Arc;
+
+use actix_web::middleware::from_fn;
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{HttpResponse, Responder};
+use common::Clock;
+use common::keys::KeyRing;
+use ports::directory::DirectoryStore;
+use ports::feed::Feed;
+use ports::message_log::MessageLog;
+use secrecy::SecretString;
+use service::health::{Readiness, health_routes, metrics_response};
+use service::telemetry::Metrics;
+
+pub use import::{Import, ImportApp, ImportNumber, ImportTenant};
+pub use plan::apply_import;
+
+use auth::Token;
+use problem::Problem;
+
+/// What the API needs.
+pub struct Deps {
+    /// Where `/v1/events` reads.
+    pub feed: Arc<dyn Feed>,
+    /// Where `/messages` and `/stats` look.
+    pub messages: Arc<dyn MessageLog>,
+    /// What an import changes. This process must be its only writer.
+    pub directory: Arc<dyn DirectoryStore>,
+    /// The key ring of this moment; imported secrets and new tenants' keys are wrapped under its first key.
+    pub keys: Arc<dyn Fn() -> Arc<KeyRing> + Send + Sync>,
+    /// Measures requests.
+    pub clock: Arc<dyn Clock>,
+    /// The token that opens every route but health. An empty one opens nothing.
+    pub admin_token: SecretString,
+    /// Serves `/metrics` when given.
+    pub metrics: Option<Metrics>,
+    /// What `/ready` shows.
+    pub readiness: Readiness,
+}
+
+impl fmt::Debug for Deps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deps").field("readiness", &self.readiness).finish_non_exhaustive()
+    }
+}
+
+/// What handlers share, over all of a server's threads.
+struct State {
+    feed: Arc<dyn Feed>,
+    messages: Arc<dyn MessageLog>,
+    directory: Arc<dyn DirectoryStore>,
+    keys: Arc<dyn Fn() -> Arc<KeyRing> + Send + Sync>,
+    clock: Arc<dyn Clock>,
+    token: Token,
+    metrics: Option<Metrics>,
+    /// Held from reading the directory to having written it: see [`directory`].
+    importing: tokio::sync::Mutex<()>,
+}
+
+/// All routes of the API listener, for `App::configure`. It claims every path.
+pub fn routes(deps: Deps) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
+    let readiness = deps.readiness;
+    let state = Arc::new(State {
+        feed: deps.feed,
+        messages: deps.messages,
+        directory: deps.directory,
+        keys: deps.keys,
+        clock: deps.clock,
+        token: Token::new(&deps.admin_token),
+        metrics: deps.metrics,
+        importing: tokio::sync::Mutex::new(()),
+    });
+    move |config| {
+        let guarded = web::scope("")
+            .wrap(from_fn(auth::guard))
+            .configure(guarded_routes(state.metrics.is_some()))
+            .default_service(web::to(not_found));
+        let all =
+            web::scope("").wrap(from_fn(answer::finish)).configure(health_routes(readiness.clone())).service(guarded);
+        config.app_data(Data::from(Arc::clone(&state))).service(all);
+    }
+}
+
+fn guarded_routes(metrics: bool) -> impl Fn(&mut ServiceConfig) {
+    move |config| {
+        config
+            .service(web::resource("/messages").route(web::get().to(messages::list)))
+            .service(web::resource("/stats").route(web::get().to(messages::stats)))
+            .service(web::resource("/v1/events").route(web::get().to(events::read)))
+            .service(web::resource("/v1/directory/import").route(web::post().to(directory::import)));
+        if metrics {
+            config.service(web::resource("/metrics").route(web::get().to(metrics_page)));
+        }
+    }
+}
+
+async fn metrics_page(state: Data<State>) -> Result<HttpResponse, Problem> {
+    state.metrics.as_ref().map(metrics_response).ok_or_else(Problem::not_found)
+}
+
+async fn not_found() -> impl Responder {
+    Err::<HttpResponse, _>(Problem::not_found())
+}

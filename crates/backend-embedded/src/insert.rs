@@ -52,7 +52,9 @@ impl Insert {
         let mut affected = 0;
         for run in runs(rows) {
             let mut bound = Values::default();
-            run.iter().for_each(|row| values(row, &mut bound));
+            for row in run {
+                values(row, &mut bound);
+            }
             let query = sqlx::query_with(AssertSqlSafe(self.sql(run.len())), bound.0);
             affected += query.execute(&mut *connection).await.map(|done: SqliteQueryResult| done.rows_affected())?;
         }
@@ -69,7 +71,9 @@ impl Insert {
         let mut returned = Vec::with_capacity(rows.len());
         for run in runs(rows) {
             let mut bound = Values::default();
-            run.iter().for_each(|row| values(row, &mut bound));
+            for row in run {
+                values(row, &mut bound);
+            }
             let query = sqlx::query_with(AssertSqlSafe(self.sql(run.len())), bound.0);
             returned.extend(query.fetch_all(&mut *connection).await?);
         }

@@ -106,6 +106,3 @@ impl Embedded {
         self.tasks.wait().await;
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -212,9 +212,9 @@ pub async fn the_window_starts_with_the_first_message_and_ends_by_the_clock<H: H
     // Not at a round time of the clock.
     scene.pass(Duration::from_secs(17)).await;
     assert_eq!(admit(&scene, &[from(1, 1)]).await, [NEW]);
-    scene.pass(LIMIT.window / 2).await;
+    scene.pass(Duration::from_secs(30)).await;
     assert_eq!(admit(&scene, &[from(1, 2), from(1, 3), from(1, 4)]).await, [NEW, NEW, OVER]);
-    scene.pass(LIMIT.window / 2 - Duration::from_secs(5)).await;
+    scene.pass(Duration::from_secs(25)).await;
     assert_eq!(admit(&scene, &[from(1, 5)]).await, [OVER]);
     scene.pass(Duration::from_secs(6)).await;
     assert_eq!(admit(&scene, &[from(1, 4), from(1, 5), from(1, 6), from(1, 7)]).await, [NEW, NEW, NEW, OVER]);

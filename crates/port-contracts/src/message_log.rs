@@ -43,8 +43,7 @@ macro_rules! message_log_contract {
     };
 }
 
-const ANY: MessageFilter =
-    MessageFilter { tenant: None, from: None, since: None, text: None, limit: 100, offset: 0 };
+const ANY: MessageFilter = MessageFilter { tenant: None, from: None, since: None, text: None, limit: 100, offset: 0 };
 
 fn saying(n: u32, saying: Option<&str>) -> NewUpdate {
     let mut update = message(n);
@@ -154,7 +153,9 @@ pub async fn the_search_by_time_includes_the_moment_itself<H: Harness>() {
 
 pub async fn the_search_by_text_ignores_case<H: Harness>() {
     let scene = Scene::<H>::open().await;
-    scene.commit_new(vec![saying(1, Some("Where is my ORDER?")), saying(2, Some("in order to")), saying(3, Some("no"))]).await;
+    scene
+        .commit_new(vec![saying(1, Some("Where is my ORDER?")), saying(2, Some("in order to")), saying(3, Some("no"))])
+        .await;
     assert_eq!(found(&scene, text("order")).await, ["wamid.1", "wamid.2"]);
     assert_eq!(found(&scene, text("OrDeR")).await, ["wamid.1", "wamid.2"]);
     assert_eq!(found(&scene, text("my order?")).await, ["wamid.1"]);
@@ -226,19 +227,23 @@ pub async fn the_totals_of_nothing_are_empty<H: Harness>() {
 
 pub async fn the_totals_sum_up<H: Harness>() {
     let scene = Scene::<H>::open().await;
-    let updates = vec![message(7), message(3), from(5, by_phone("+491700000002")), from(4, by_user_id("DE.9")), status(99)];
+    let updates =
+        vec![message(7), message(3), from(5, by_phone("+491700000002")), from(4, by_user_id("DE.9")), status(99)];
     scene.commit_new(updates).await;
     let mut sum = totals(&scene).await;
     // Senders with as many messages come in any order.
     sum.top_senders[1..].sort_unstable();
     let sender = |who: &str, count| (who.to_owned(), count);
-    assert_eq!(sum, MessageTotals {
-        messages: 4,
-        senders: 3,
-        top_senders: vec![sender("+491700000001", 2), sender("+491700000002", 1), sender("DE.9", 1)],
-        first: Some(START.plus(Duration::from_secs(3))),
-        last: Some(START.plus(Duration::from_secs(7))),
-    });
+    assert_eq!(
+        sum,
+        MessageTotals {
+            messages: 4,
+            senders: 3,
+            top_senders: vec![sender("+491700000001", 2), sender("+491700000002", 1), sender("DE.9", 1)],
+            first: Some(START.plus(Duration::from_secs(3))),
+            last: Some(START.plus(Duration::from_secs(7))),
+        }
+    );
 }
 
 pub async fn the_totals_count_each_sender_once<H: Harness>() {

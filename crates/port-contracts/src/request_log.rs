@@ -27,7 +27,6 @@ macro_rules! request_log_contract {
             a_batch_of_every_outcome_is_recorded,
             a_batch_recorded_again_is_fine,
             a_batch_recorded_again_after_a_restart_is_fine,
-            one_request_may_come_in_two_batches,
             records_may_come_before_and_after_their_messages,
             records_make_no_messages,
             a_large_batch_is_recorded,
@@ -125,14 +124,6 @@ pub async fn a_batch_recorded_again_after_a_restart_is_fine<H: Harness>() {
     write(&scene, std::slice::from_ref(&one)).await;
     let scene = scene.restart().await;
     write(&scene, &[one]).await;
-}
-
-/// A gateway that is not sure whether its batch arrived merges its records into the next one.
-pub async fn one_request_may_come_in_two_batches<H: Harness>() {
-    let scene = Scene::<H>::open().await;
-    let same = record(&[key(1)], &[]);
-    write(&scene, &[batch(vec![same.clone()])]).await;
-    write(&scene, &[batch(vec![same, record(&[key(2)], &[])])]).await;
 }
 
 pub async fn records_may_come_before_and_after_their_messages<H: Harness>() {

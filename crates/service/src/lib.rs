@@ -3,7 +3,9 @@
 //! Nothing here knows a webhook.
 
 pub mod config;
+pub mod directory;
 pub mod health;
+pub mod keys;
 pub mod names;
 pub mod retry;
 pub mod stop;

@@ -112,9 +112,8 @@ async fn identity(
     };
     let (known_user, known_phone) = (by_user.is_some(), by_phone.is_some());
     let id = match (by_user, by_phone, &party.user_id) {
-        (Some((id, _)), _, _) => id,
-        // A phone number that is nobody's by user id yet, or an update without a user id.
-        (None, Some((id, None)), _) | (None, Some((id, Some(_))), None) => id,
+        // Known by user id; or by a phone number that is nobody's by user id yet; or there is no user id to differ.
+        (Some((id, _)), _, _) | (None, Some((id, None)), _) | (None, Some((id, Some(_))), None) => id,
         // The phone number is another user's: a new person, who does not take it over.
         (None, Some((_, Some(_))) | None, _) => create(connection, tenant, party, now).await?,
     };

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use ports::event_bus::{Backlog, Consumer, Retention, Stream};
 
-use super::{ACK_WAIT, BULK, LIVE, QUIET, SOON, ack, backlog, consumer, named, nothing_comes, publish_texts, take, texts};
+use super::{
+    ACK_WAIT, BULK, LIVE, QUIET, SOON, ack, backlog, consumer, named, nothing_comes, publish_texts, take, texts,
+};
 use crate::harness::Harness;
 use crate::scene::{BOUND, Scene, bounded, is_waiting};
 

@@ -126,22 +126,14 @@ fn subject(stream: Stream, who: &str) -> String {
 }
 
 fn outgoing(stream: Stream, who: &str, text: &str) -> Outgoing {
-    Outgoing {
-        stream,
-        subject: subject(stream, who),
-        payload: Bytes::copy_from_slice(text.as_bytes()),
-        dedup_id: None,
-    }
+    Outgoing { stream, subject: subject(stream, who), payload: Bytes::copy_from_slice(text.as_bytes()), dedup_id: None }
 }
 
 fn with_id(stream: Stream, text: &str, id: &str) -> Outgoing {
     Outgoing { dedup_id: Some(id.to_owned()), ..outgoing(stream, "acme", text) }
 }
 
-async fn try_publish<H: Harness>(
-    scene: &Scene<H>,
-    messages: Vec<Outgoing>,
-) -> Vec<Result<Published, PublishError>> {
+async fn try_publish<H: Harness>(scene: &Scene<H>, messages: Vec<Outgoing>) -> Vec<Result<Published, PublishError>> {
     let count = messages.len();
     let answers = bounded("publish", scene.bus().publish(messages)).await;
     assert_eq!(answers.len(), count, "one answer for each message");

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use ports::event_bus::{Outgoing, PublishError, Retention, Stream};
 
-use super::{LIVE, ack, consumer, nothing_comes, outgoing, publish, publish_texts, subject, take, texts, try_publish, with_id};
+use super::{
+    LIVE, ack, consumer, nothing_comes, outgoing, publish, publish_texts, subject, take, texts, try_publish, with_id,
+};
 use crate::harness::Harness;
 use crate::scene::Scene;
 
@@ -72,8 +74,11 @@ pub async fn a_message_that_is_too_large_does_not_undo_the_others<H: Harness>() 
         outgoing(LIVE, "acme", "after"),
     ];
     let answers = try_publish(&scene, messages).await;
-    assert!(matches!(&answers[..], [Ok(_), Err(PublishError::TooLarge { size, limit }), Ok(_)]
-            if *size == large.len() && *limit == Stream::MAX_MESSAGE_BYTES), "{answers:?}");
+    assert!(
+        matches!(&answers[..], [Ok(_), Err(PublishError::TooLarge { size, limit }), Ok(_)]
+            if *size == large.len() && *limit == Stream::MAX_MESSAGE_BYTES),
+        "{answers:?}"
+    );
     assert_eq!(texts(&take(&scene, &consumer(LIVE), 2).await), ["before", "after"]);
     nothing_comes(&scene, &consumer(LIVE)).await;
 }

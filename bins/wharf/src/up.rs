@@ -1,0 +1,354 @@
+//! `wharf up`: all jobs in one process, started in order, stopped in reverse.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer, web};
+use anyhow::Context as _;
+use backend_embedded::{DataFolder, Embedded};
+use common::directory::OpenDirectory;
+use common::update::Provider;
+use common::{Clock, SystemClock};
+use object_store::local::LocalFileSystem;
+use secrecy::SecretString;
+use service::Tasks;
+use service::directory::DirectoryWatch;
+use service::health::{Readiness, health_routes, metrics_route};
+use service::keys::KeyFile;
+use service::telemetry::{self, LogFormat, Metrics};
+
+use crate::bootstrap;
+use crate::config::{BackendKind, Config, Mode};
+
+/// How long running requests and workers have after a stop was asked for.
+const DRAIN: Duration = Duration::from_secs(20);
+/// Idle connections are kept this long: longer than a proxy in front keeps them.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// A request's head must be complete by then.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A running Wharf.
+pub(crate) struct Running {
+    /// Where the public listener is.
+    pub(crate) public: SocketAddr,
+    /// Where the API is.
+    pub(crate) api: SocketAddr,
+    /// Where health and metrics are.
+    pub(crate) admin: SocketAddr,
+    /// The API's token.
+    pub(crate) token: SecretString,
+    /// Where the token is kept, if in a file.
+    pub(crate) token_file: Option<PathBuf>,
+    key_file: PathBuf,
+    key_file_is_new: bool,
+    servers: Vec<ServerHandle>,
+    readiness: Readiness,
+    tasks: Tasks,
+    backend: Embedded,
+    directory: Arc<DirectoryWatch>,
+    _folder: DataFolder,
+}
+
+/// Starts all jobs. When it returns, webhooks are taken.
+pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
+    let BackendKind::Embedded = config.backend.kind;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let metrics = Metrics::install().context("cannot install the metrics recorder")?;
+    let folder = DataFolder::lock(&config.data_dir)?;
+    let key_file = config.key_file();
+    let (keys, key_file_is_new) = KeyFile::open_or_create(&key_file)?;
+    let keys = Arc::new(keys);
+    let (token, token_file) = bootstrap::admin_token(config, folder.path())?;
+    let data_file = config.data_file().map_err(anyhow::Error::msg)?;
+    if let Some(parent) = data_file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+    }
+    let backend = Embedded::open(&folder, &data_file, clock.clone()).await.context("cannot open the databases")?;
+    bootstrap::directory(&*backend.directory, &keys.ring(), config, clock.now()).await?;
+
+    let tasks = Tasks::new();
+    let readiness = Readiness::new();
+    metrics.keep_up(&tasks);
+    keys.watch(&tasks);
+    rewrap_on_change(&backend, &keys, &tasks);
+    let directory = watch_directory(&backend, &keys, &readiness, &tasks);
+    let current: Arc<dyn Fn() -> Option<Arc<OpenDirectory>> + Send + Sync> = {
+        let directory = directory.clone();
+        Arc::new(move || directory.current())
+    };
+    let blobs = config.data_dir.join("blobs");
+    std::fs::create_dir_all(&blobs).with_context(|| format!("cannot create {}", blobs.display()))?;
+    let blobs = LocalFileSystem::new_with_prefix(blobs).context("cannot use the folder of blobs")?.with_fsync(true);
+    normalizer::start(
+        config.normalizer(),
+        normalizer::Deps {
+            bus: backend.bus.clone(),
+            store: backend.store.clone(),
+            outbox: backend.outbox.clone(),
+            request_log: backend.request_log.clone(),
+            directory: current.clone(),
+            blobs: Arc::new(blobs),
+            clock: clock.clone(),
+        },
+        &tasks,
+        Arc::new(tokio::sync::Notify::new()),
+    );
+    let gateway = ingress::Gateway::start(
+        config.ingress(),
+        ingress::Deps {
+            bus: backend.bus.clone(),
+            admission: backend.admission.clone(),
+            directory: current,
+            clock: clock.clone(),
+        },
+        &tasks,
+    );
+    watch_bus(gateway.clone(), &readiness, &tasks);
+
+    let gateway_routes = ingress::routes(gateway);
+    let health = health_routes(readiness.clone());
+    let api_routes = {
+        let keys = keys.clone();
+        api::routes(api::Deps {
+            feed: backend.feed.clone(),
+            messages: backend.message_log.clone(),
+            directory: backend.directory.clone(),
+            keys: Arc::new(move || keys.ring()),
+            clock,
+            admin_token: token.clone(),
+            metrics: Some(metrics.clone()),
+            readiness: readiness.clone(),
+        })
+    };
+    let mut servers = Vec::new();
+    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let public_health = health.clone();
+    let public = serve(&mut servers, &tasks, "public", config.listen.public, workers, move |app| {
+        gateway_routes(app);
+        public_health(app);
+        app.default_service(web::to(ingress::not_found));
+    })?;
+    let api = serve(&mut servers, &tasks, "API", config.listen.api, 1, api_routes)?;
+    let admin_metrics = metrics_route(metrics);
+    let admin = serve(&mut servers, &tasks, "admin", config.listen.admin, 1, move |app| {
+        health(app);
+        admin_metrics(app);
+    })?;
+    Ok(Running {
+        public,
+        api,
+        admin,
+        token,
+        token_file,
+        key_file,
+        key_file_is_new,
+        servers,
+        readiness,
+        tasks,
+        backend,
+        directory,
+        _folder: folder,
+    })
+}
+
+/// Binds a listener and starts serving.
+fn serve(
+    servers: &mut Vec<ServerHandle>,
+    tasks: &Tasks,
+    name: &'static str,
+    address: SocketAddr,
+    workers: usize,
+    routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
+) -> anyhow::Result<SocketAddr> {
+    let server = HttpServer::new(move || App::new().configure(routes.clone()))
+        .workers(workers)
+        .keep_alive(KEEP_ALIVE)
+        .client_request_timeout(HEAD_TIMEOUT)
+        .shutdown_timeout(DRAIN.as_secs())
+        .disable_signals()
+        .bind(address)
+        .with_context(|| format!("cannot listen on {address} ({name}); is something else running there?"))?;
+    let bound = server.addrs().first().copied().unwrap_or(address);
+    let server = server.run();
+    servers.push(server.handle());
+    tasks.spawn(name, async move {
+        if let Err(error) = server.await {
+            tracing::error!(listener = name, error = &error as &dyn std::error::Error, "a listener failed");
+        }
+    });
+    Ok(bound)
+}
+
+fn watch_directory(
+    backend: &Embedded,
+    keys: &Arc<KeyFile>,
+    readiness: &Readiness,
+    tasks: &Tasks,
+) -> Arc<DirectoryWatch> {
+    readiness.report("directory", true, false);
+    readiness.report("secrets", true, false);
+    let readiness = readiness.clone();
+    DirectoryWatch::start(backend.directory.clone(), keys.clone(), tasks, move |directory| {
+        readiness.report("directory", true, true);
+        readiness.report("secrets", true, directory.has_secrets(Provider::Meta));
+    })
+}
+
+fn watch_bus(gateway: Arc<ingress::Gateway>, readiness: &Readiness, tasks: &Tasks) {
+    readiness.report("bus", true, true);
+    let (readiness, stopping) = (readiness.clone(), tasks.clone());
+    tasks.spawn("readiness", async move {
+        loop {
+            tokio::select! {
+                () = stopping.stopping() => return,
+                () = tokio::time::sleep(Duration::from_secs(1)) => readiness.report("bus", true, gateway.is_bus_up()),
+            }
+        }
+    });
+}
+
+/// Brings everything under a new active master key as soon as the key file names one.
+fn rewrap_on_change(backend: &Embedded, keys: &Arc<KeyFile>, tasks: &Tasks) {
+    let (store, mut changes, stopping) = (backend.directory.clone(), keys.subscribe(), tasks.clone());
+    tasks.spawn("rewrap", async move {
+        use ports::directory::DirectoryStore as _;
+        loop {
+            tokio::select! {
+                () = stopping.stopping() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            let ring = changes.borrow_and_update().clone();
+            let result = async {
+                let entries = store.snapshot().await?.rewrap(&ring)?;
+                let count = entries.len();
+                if count > 0 {
+                    store.write(entries).await?;
+                }
+                anyhow::Ok(count)
+            }
+            .await;
+            match result {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(entries = count, "the directory is under the new master key"),
+                Err(error) => tracing::error!(
+                    error = &*error as &dyn std::error::Error,
+                    "cannot bring the directory under the new master key; the old one must stay"
+                ),
+            }
+        }
+    });
+}
+
+impl Running {
+    /// Resolves when a task of the process has ended unexpectedly.
+    pub(crate) async fn failed(&self) {
+        self.tasks.failed().await;
+    }
+
+    /// Whether a provider has a secret.
+    pub(crate) async fn has_secrets(&self) -> bool {
+        // The first load is under way while the listeners start.
+        let loaded = async {
+            loop {
+                if let Some(directory) = self.directory.current() {
+                    return directory.has_secrets(Provider::Meta);
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), loaded).await.unwrap_or(false)
+    }
+
+    /// Stops in order: readiness, listeners with their running requests, workers, databases. False if something took
+    /// too long and was cut off.
+    pub(crate) async fn stop(self) -> bool {
+        self.readiness.drain();
+        for server in &self.servers {
+            server.stop(true).await;
+        }
+        self.tasks.stop();
+        let complete = self.tasks.wait(DRAIN).await;
+        self.backend.close().await;
+        complete
+    }
+}
+
+/// The command.
+#[expect(clippy::print_stderr, reason = "the command line speaks to a person")]
+pub(crate) async fn run(config: Config, notes: Vec<String>) -> anyhow::Result<ExitCode> {
+    telemetry::start_logs(config.log_level(), config.log_format().unwrap_or(LogFormat::Auto));
+    let version = if config.app.version.is_empty() { env!("CARGO_PKG_VERSION") } else { &config.app.version };
+    tracing::info!(app = config.app.name, version, mode = ?config.mode, "starting");
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    if config.meta.has_outbound_settings() {
+        tracing::warn!("settings for sending messages are understood, but this version does not send");
+    }
+    if config.mode == Mode::Production && !config.listen.public.ip().is_loopback() {
+        tracing::warn!("the public listener speaks plain HTTP; put a TLS proxy in front of it");
+    }
+    let running = start(&config).await?;
+    eprintln!("{}", banner(&running, &config).await);
+    tokio::select! {
+        () = service::stop::wait_for_signal() => tracing::info!("stopping; a second signal stops at once"),
+        () = running.failed() => {
+            running.stop().await;
+            anyhow::bail!("a job ended unexpectedly; the log says which");
+        }
+    }
+    tokio::select! {
+        complete = running.stop() => {
+            if !complete {
+                tracing::warn!("some work did not end in time; it will be done after the next start");
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        () = service::stop::wait_for_signal() => Ok(ExitCode::FAILURE),
+    }
+}
+
+async fn banner(running: &Running, config: &Config) -> String {
+    let token = match &running.token_file {
+        Some(path) => format!("token in {}", path.display()),
+        None => "token as configured".to_owned(),
+    };
+    let new = if running.key_file_is_new { " (new: keep a copy, without it nothing stored can be read)" } else { "" };
+    let mut text = format!(
+        "\n  webhooks   http://{}/webhooks/meta\n  API        http://{}   ({token})\n  metrics    http://{}/metrics\n  \
+         data       {}\n  keys       {}{new}\n",
+        running.public,
+        running.api,
+        running.admin,
+        config.data_dir.display(),
+        running.key_file.display(),
+    );
+    if running.has_secrets().await {
+        text.push_str(&format!(
+            "\n  Send a signed message:\n    wharf simulate send --url http://{}/webhooks/meta --count 1\n  \
+             (it signs with WHATSAPP_APP_SECRET from the environment, or --secret)\n",
+            running.public
+        ));
+    } else {
+        text.push_str(
+            "\n  No provider has a secret yet, so every webhook is refused. Either set WHATSAPP_APP_SECRET and\n  \
+             WHATSAPP_VERIFY_TOKEN and start again, or register tenants with `wharf tenants import FILE`.\n  \
+             To see Wharf at work without either: wharf demo\n",
+        );
+    }
+    text
+}
+
+/// `wharf migrate`.
+#[expect(clippy::print_stdout, reason = "the command line speaks to a person")]
+pub(crate) async fn migrate(config: &Config) -> anyhow::Result<ExitCode> {
+    let folder = DataFolder::lock(&config.data_dir)?;
+    let data_file = config.data_file().map_err(anyhow::Error::msg)?;
+    Embedded::migrate(&folder, &data_file).await.context("cannot migrate the databases")?;
+    println!("the databases in {} are up to date", config.data_dir.display());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,135 @@
+//! `/messages` and `/stats`: inbound messages as people search them.
+//!
+//! The shapes are those of an earlier service whose clients move over, so names and limits stay as they are. Anything
+//! about outbound messages, requests or signatures is not here.
+
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use common::Timestamp;
+use ports::message_log::{LoggedMessage, MessageFilter, MessageTotals};
+use serde::{Serialize, Serializer};
+
+use crate::State;
+use crate::problem::Problem;
+use crate::query::Query;
+
+const MAX_LIMIT: u32 = 100;
+const DEFAULT_LIMIT: u32 = 50;
+/// Databases count in signed numbers.
+const MAX_OFFSET: u64 = i64::MAX as u64;
+const MAX_TEXT_CHARS: usize = 1000;
+/// E.164 has 15; longer ones do not exist, but test numbers may be generous.
+const MAX_PHONE_DIGITS: usize = 20;
+
+#[derive(Serialize)]
+struct Page {
+    data: Vec<Message>,
+    total: u64,
+    limit: u32,
+    offset: u64,
+}
+
+#[derive(Serialize)]
+struct Message {
+    message_id: String,
+    from: Option<String>,
+    to: Option<String>,
+    #[serde(serialize_with = "as_text")]
+    ts: Timestamp,
+    text: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Stats {
+    total_messages: u64,
+    senders_count: u64,
+    messages_per_sender: Vec<SenderCount>,
+    first_message_ts: Option<String>,
+    last_message_ts: Option<String>,
+}
+
+#[derive(Serialize)]
+struct SenderCount {
+    from: String,
+    count: u64,
+}
+
+fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(at)
+}
+
+impl From<LoggedMessage> for Message {
+    fn from(found: LoggedMessage) -> Self {
+        Self { message_id: found.message_id, from: found.from, to: found.to, ts: found.at, text: found.text }
+    }
+}
+
+impl From<MessageTotals> for Stats {
+    fn from(totals: MessageTotals) -> Self {
+        let per_sender = totals.top_senders.into_iter().map(|(from, count)| SenderCount { from, count });
+        Self {
+            total_messages: totals.messages,
+            senders_count: totals.senders,
+            messages_per_sender: per_sender.collect(),
+            first_message_ts: totals.first.map(|at| at.to_string()),
+            last_message_ts: totals.last.map(|at| at.to_string()),
+        }
+    }
+}
+
+/// `GET /messages`
+pub(crate) async fn list(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let filter = read_filter(request.query_string())?;
+    let found = state.messages.search(&filter).await.map_err(|error| Problem::unavailable(&error))?;
+    Ok(HttpResponse::Ok().json(Page {
+        data: found.messages.into_iter().map(Message::from).collect(),
+        total: found.total,
+        limit: filter.limit,
+        offset: filter.offset,
+    }))
+}
+
+fn read_filter(raw: &str) -> Result<MessageFilter, Problem> {
+    let mut query = Query::parse(raw, &["limit", "offset", "from", "since", "q", "tenant"]);
+    let filter = MessageFilter {
+        tenant: query.tenant(),
+        from: query.read("from", phone_number),
+        since: query.moment("since"),
+        text: query.read("q", search_text).flatten(),
+        limit: query.number("limit", 1..=MAX_LIMIT).unwrap_or(DEFAULT_LIMIT),
+        offset: query.number("offset", 0..=MAX_OFFSET).unwrap_or(0),
+    };
+    query.finish().map(|()| filter)
+}
+
+/// A phone number as it is stored, with `+`. It may come without one, or with the space that a `+` has become.
+fn phone_number(text: &str) -> Result<String, &'static str> {
+    let digits = text.strip_prefix(['+', ' ']).unwrap_or(text);
+    if (1..=MAX_PHONE_DIGITS).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(format!("+{digits}"));
+    }
+    Err("must be a phone number: digits only, with or without a leading +")
+}
+
+/// An empty text is in every message: it asks for nothing.
+fn search_text(text: &str) -> Result<Option<String>, String> {
+    if text.chars().count() > MAX_TEXT_CHARS {
+        return Err(format!("may have at most {MAX_TEXT_CHARS} characters"));
+    }
+    Ok((!text.is_empty()).then(|| text.to_owned()))
+}
+
+/// `GET /stats`
+///
+/// With `source` or `hours` the path means other statistics, which must not be answered with these.
+pub(crate) async fn stats(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let mut query = Query::parse(request.query_string(), &["tenant", "source", "hours"]);
+    let tenant = query.tenant();
+    let others = ["source", "hours"].map(|name| query.has(name).then(|| query.error(name, "is not served yet")));
+    if others.iter().any(Option::is_some) {
+        return Err(query.refuse("the statistics that `source` or `hours` ask for are not served by this version yet"));
+    }
+    query.finish()?;
+    let totals = state.messages.totals(tenant.as_ref()).await.map_err(|error| Problem::unavailable(&error))?;
+    Ok(HttpResponse::Ok().json(Stats::from(totals)))
+}

@@ -1,0 +1,226 @@
+//! What an import changes: a document and a directory in, the entries that change or all problems out.
+//!
+//! A pure function, so that the command line can tell before it sends. Problems name places, never values: a secret in
+//! the wrong place must not come back. Nothing is removed, and a number never moves to another app, because that would
+//! make the updates on their way foreign; its tenant may change at any moment of time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use common::directory::{App, Assignment, Directory, Entry, Number, OpenDirectory, Tenant};
+use common::ids::WabaId;
+use common::keys::KeyRing;
+use common::{AppId, NumberId, TenantId, Timestamp};
+use ring::hmac;
+
+use crate::import::{Import, ImportApp, ImportNumber, ImportTenant};
+use crate::problem::FieldError;
+
+const MAX_NAME_CHARS: usize = 200;
+
+/// The entries of `current` that change when `import` is written, with secrets and new keys wrapped under the ring's
+/// first key; or everything that is wrong with it, each as `<place>: <what>`.
+pub fn apply_import(import: &Import, current: &Directory, ring: &KeyRing) -> Result<Vec<Entry>, Vec<String>> {
+    plan(import, current, ring).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+pub(crate) fn plan(import: &Import, current: &Directory, ring: &KeyRing) -> Result<Vec<Entry>, Vec<FieldError>> {
+    let mut plan = Plan {
+        current,
+        ring,
+        tenants: BTreeSet::new(),
+        apps: BTreeSet::new(),
+        numbers: BTreeMap::new(),
+        starts: BTreeSet::new(),
+        wabas: BTreeMap::new(),
+        changed: Vec::new(),
+        problems: Vec::new(),
+    };
+    for (index, tenant) in import.tenants.iter().enumerate() {
+        plan.tenant(&format!("tenants[{index}]"), tenant);
+    }
+    for (index, app) in import.apps.iter().enumerate() {
+        plan.app(&format!("apps[{index}]"), app);
+    }
+    for (index, number) in import.numbers.iter().enumerate() {
+        plan.number(&format!("numbers[{index}]"), number);
+    }
+    plan.finish()
+}
+
+struct Plan<'a> {
+    current: &'a Directory,
+    ring: &'a KeyRing,
+    /// Ids of tenants in the document so far, valid or not.
+    tenants: BTreeSet<&'a str>,
+    /// Ids of apps in the document so far, valid or not.
+    apps: BTreeSet<&'a str>,
+    /// Numbers of the document so far, as they shall be.
+    numbers: BTreeMap<NumberId, Number>,
+    /// Which numbers have an owner from when on, in the document so far.
+    starts: BTreeSet<(NumberId, Timestamp)>,
+    /// The WABAs of numbers in the document so far.
+    wabas: BTreeMap<NumberId, WabaId>,
+    changed: Vec<Entry>,
+    problems: Vec<FieldError>,
+}
+
+impl<'a> Plan<'a> {
+    fn problem(&mut self, place: impl Into<String>, message: impl Into<String>) {
+        self.problems.push(FieldError::new(place, message));
+    }
+
+    fn id<T: FromStr<Err: fmt::Display>>(&mut self, place: String, text: &str) -> Option<T> {
+        text.parse().map_err(|error: T::Err| self.problem(place, error.to_string())).ok()
+    }
+
+    fn tenant_id(&mut self, place: String, text: &str) -> Option<TenantId> {
+        let id: TenantId = self.id(place.clone(), text)?;
+        if id.is_unassigned() {
+            self.problem(place, "is reserved for what belongs to nobody");
+            return None;
+        }
+        Some(id)
+    }
+
+    fn tenant(&mut self, place: &str, tenant: &'a ImportTenant) {
+        let id = self.tenant_id(format!("{place}.id"), &tenant.id);
+        let fresh = self.tenants.insert(&tenant.id);
+        if !fresh {
+            self.problem(format!("{place}.id"), "is in the document more than once");
+        }
+        let name = tenant.name.as_deref();
+        if name.is_some_and(|name| !is_name(name)) {
+            let rule = format!("must be 1 to {MAX_NAME_CHARS} characters, not all white space, without control codes");
+            self.problem(format!("{place}.name"), rule);
+        }
+        let Some(id) = id.filter(|_| fresh) else { return };
+        match self.current.tenant(&id) {
+            None => self.changed.push(Entry::Tenant(Tenant::create(id, tenant.name.clone(), self.ring))),
+            Some(known) if name.is_some() && name != known.name.as_deref() => {
+                self.changed.push(Entry::Tenant(Tenant { name: tenant.name.clone(), ..known.clone() }));
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn app(&mut self, place: &str, app: &'a ImportApp) {
+        let id = self.id::<AppId>(format!("{place}.id"), &app.id);
+        let fresh = self.apps.insert(&app.id);
+        if !fresh {
+            self.problem(format!("{place}.id"), "is in the document more than once");
+        }
+        if app.secrets.is_empty() {
+            self.problem(format!("{place}.secrets"), "must hold at least one secret");
+        }
+        self.secrets(&format!("{place}.secrets"), &app.secrets);
+        self.secrets(&format!("{place}.verify_tokens"), &app.verify_tokens);
+        let Some(id) = id.filter(|_| fresh) else { return };
+        if self.current.app(&id).is_some_and(|known| is_same(known, app, self.ring)) {
+            return;
+        }
+        let texts = |values: &'a [String]| values.iter().map(String::as_str).collect::<Vec<_>>();
+        let (secrets, tokens) = (texts(&app.secrets), texts(&app.verify_tokens));
+        let new = App::create(id, app.provider, &secrets, &tokens, self.ring);
+        self.changed.push(Entry::App(App { default: app.default, ..new }));
+    }
+
+    fn secrets(&mut self, place: &str, values: &[String]) {
+        for (index, value) in values.iter().enumerate() {
+            let place = format!("{place}[{index}]");
+            if value.trim().is_empty() {
+                self.problem(place, "is blank");
+            } else if value.trim() != value || value.chars().any(char::is_control) {
+                self.problem(place, "begins or ends with white space, or holds control codes");
+            } else if values[..index].contains(value) {
+                self.problem(place, "repeats an earlier one");
+            }
+        }
+    }
+
+    fn number(&mut self, place: &str, row: &'a ImportNumber) {
+        let id = self.id::<NumberId>(format!("{place}.phone_number_id"), &row.phone_number_id);
+        let waba = row.waba_id.as_deref().map(|text| self.id::<WabaId>(format!("{place}.waba_id"), text));
+        let app = self.known_app(format!("{place}.app"), &row.app);
+        let tenant = self.known_tenant(format!("{place}.tenant"), &row.tenant);
+        let (Some(id), Some(app), Some(tenant)) = (id, app, tenant) else { return };
+
+        let known = self.numbers.get(&id).or_else(|| self.current.number(&id)).cloned();
+        let mut number = known.unwrap_or_else(|| Number {
+            id: Some(id.clone()),
+            waba: None,
+            app: app.clone(),
+            assignments: Vec::new(),
+        });
+        if number.app != app {
+            self.problem(format!("{place}.app"), "the number is registered under another app");
+        }
+        if !self.starts.insert((id.clone(), row.valid_from)) {
+            self.problem(place, "this number with this `valid_from` is in the document more than once");
+        }
+        if let Some(waba) = waba.flatten() {
+            if self.wabas.insert(id.clone(), waba.clone()).is_some_and(|earlier| earlier != waba) {
+                self.problem(format!("{place}.waba_id"), "differs from an earlier one of this number");
+            }
+            number.waba = Some(waba);
+        }
+        number.assign(Assignment { tenant, valid_from: row.valid_from });
+        self.numbers.insert(id, number);
+    }
+
+    fn known_app(&mut self, place: String, text: &str) -> Option<AppId> {
+        let id: AppId = self.id(place.clone(), text)?;
+        if !self.apps.contains(text) && self.current.app(&id).is_none() {
+            self.problem(place, "is neither in the document nor in the directory");
+            return None;
+        }
+        Some(id)
+    }
+
+    fn known_tenant(&mut self, place: String, text: &str) -> Option<TenantId> {
+        let id = self.tenant_id(place.clone(), text)?;
+        if !self.tenants.contains(text) && self.current.tenant(&id).is_none() {
+            self.problem(place, "is neither in the document nor in the directory");
+            return None;
+        }
+        Some(id)
+    }
+
+    fn finish(mut self) -> Result<Vec<Entry>, Vec<FieldError>> {
+        if !self.problems.is_empty() {
+            return Err(self.problems);
+        }
+        let moved = self.numbers.into_iter().filter(|(id, number)| self.current.number(id) != Some(number));
+        self.changed.extend(moved.map(|(_, number)| Entry::Number(number)));
+        Ok(self.changed)
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    name.chars().count() <= MAX_NAME_CHARS && !name.trim().is_empty() && !name.chars().any(char::is_control)
+}
+
+/// Whether an app already is what the document says. Wrapped secrets differ each time, so it is opened and asked. One
+/// that does not open is not the same: the import brings it back.
+fn is_same(known: &App, wanted: &ImportApp, ring: &KeyRing) -> bool {
+    const PROBE: &[u8] = b"wharf/import/probe";
+    let entry = Entry::App(known.clone());
+    let alone = Directory { revision: 0, entries: BTreeMap::from([(entry.key(), entry)]) };
+    let Ok(open) = OpenDirectory::open(&alone, ring) else { return false };
+    let Some(open) = open.app(known.id.as_str()) else { return false };
+    let signs_alike = |(secret, key): (&String, &hmac::Key)| {
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), PROBE);
+        hmac::verify(key, PROBE, tag.as_ref()).is_ok()
+    };
+    // The document's tokens all differ, so as many as are known, all accepted, are the same tokens.
+    known.provider == wanted.provider
+        && known.default == wanted.default
+        && known.secrets.len() == wanted.secrets.len()
+        && known.verify_tokens.len() == wanted.verify_tokens.len()
+        && wanted.secrets.iter().zip(&open.signature_keys).all(signs_alike)
+        && wanted.verify_tokens.iter().all(|token| open.accepts_verify_token(token))
+}
+
+#[cfg(test)]
+mod tests;

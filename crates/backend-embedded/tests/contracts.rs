@@ -1,0 +1,97 @@
+//! The embedded backend under the laws of every port.
+//!
+//! A restart is what a killed process leaves: the files are copied as they are while the old process still has them
+//! open, and a new one opens the copy.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use backend_embedded::{DataFolder, Embedded};
+use port_contracts::{Harness, ManualClock};
+use ports::admission::Admission;
+use ports::directory::DirectoryStore;
+use ports::event_bus::EventBus;
+use ports::event_store::EventStore;
+use ports::feed::Feed;
+use ports::message_log::MessageLog;
+use ports::outbox::Outbox;
+use ports::request_log::RequestLog;
+use tempfile::TempDir;
+
+struct EmbeddedHarness {
+    backend: Embedded,
+    clock: Arc<ManualClock>,
+    locked: DataFolder,
+    // Deleted last.
+    folder: TempDir,
+}
+
+impl EmbeddedHarness {
+    async fn in_folder(folder: TempDir, clock: Arc<ManualClock>) -> Self {
+        let locked = DataFolder::lock(folder.path()).unwrap();
+        let backend = Embedded::open(&locked, &folder.path().join("messages.db"), clock.clone()).await.unwrap();
+        Self { backend, clock, locked, folder }
+    }
+}
+
+#[async_trait]
+impl Harness for EmbeddedHarness {
+    async fn open(clock: Arc<ManualClock>) -> Self {
+        Self::in_folder(tempfile::tempdir().unwrap(), clock).await
+    }
+
+    async fn restart(self) -> Self {
+        let copy = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(self.folder.path()).unwrap() {
+            let file = file.unwrap();
+            if !file.file_name().to_string_lossy().ends_with("-shm") {
+                std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+            }
+        }
+        self.backend.close().await;
+        drop(self.locked);
+        Self::in_folder(copy, self.clock).await
+    }
+
+    fn bus(&self) -> Arc<dyn EventBus> {
+        self.backend.bus.clone()
+    }
+
+    fn admission(&self) -> Arc<dyn Admission> {
+        self.backend.admission.clone()
+    }
+
+    fn directory(&self) -> Arc<dyn DirectoryStore> {
+        self.backend.directory.clone()
+    }
+
+    fn store(&self) -> Arc<dyn EventStore> {
+        self.backend.store.clone()
+    }
+
+    fn outbox(&self) -> Arc<dyn Outbox> {
+        self.backend.outbox.clone()
+    }
+
+    fn feed(&self) -> Arc<dyn Feed> {
+        self.backend.feed.clone()
+    }
+
+    fn message_log(&self) -> Arc<dyn MessageLog> {
+        self.backend.message_log.clone()
+    }
+
+    fn request_log(&self) -> Arc<dyn RequestLog> {
+        self.backend.request_log.clone()
+    }
+}
+
+port_contracts::contracts!(EmbeddedHarness);
+
+#[tokio::test]
+async fn a_folder_in_use_is_refused_with_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let _first = DataFolder::lock(folder.path()).unwrap();
+    let second = DataFolder::lock(folder.path()).unwrap_err();
+    assert!(second.to_string().contains("in use by another wharf process"), "{second}");
+}

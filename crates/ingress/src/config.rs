@@ -1,0 +1,47 @@
+//! What can be set about the gateway.
+
+use std::time::Duration;
+
+use ports::admission::SenderLimit;
+
+/// Limits and times of the gateway.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The largest body, in bytes. Meta sends up to 3 MB.
+    pub max_body_bytes: usize,
+    /// How long the whole body may take.
+    pub body_timeout: Duration,
+    /// How long after the last byte of the body the answer goes out at the latest.
+    pub deadline: Duration,
+    /// Verified webhooks per second.
+    pub global_limit_per_second: u32,
+    /// Requests per second from one address, verified or not.
+    pub per_ip_limit_per_second: u32,
+    /// New messages of one sender per window; what is over is parked.
+    pub sender_limit: SenderLimit,
+    /// Updates older than this are parked: Meta retries for 7 days.
+    pub max_event_age: Duration,
+    /// How long admission may take before the gateway goes on without it.
+    pub admission_budget: Duration,
+    /// How often request records are published.
+    pub record_interval: Duration,
+    /// The most bytes of bodies held at once over all requests.
+    pub max_buffered_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 4 << 20,
+            body_timeout: Duration::from_secs(3),
+            deadline: Duration::from_millis(1800),
+            global_limit_per_second: 500,
+            per_ip_limit_per_second: 50,
+            sender_limit: SenderLimit { max: 100, window: Duration::from_hours(1) },
+            max_event_age: Duration::from_hours(8 * 24),
+            admission_budget: Duration::from_millis(20),
+            record_interval: Duration::from_secs(1),
+            max_buffered_bytes: 256 << 20,
+        }
+    }
+}

@@ -1,0 +1,509 @@
+//! The way of one webhook from its raw bytes to its answer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::directory::{OpenApp, OpenDirectory};
+use common::envelope::{Disposition, ParkReason};
+use common::record::{Outcome, RecordedMessages, RequestRecord, SignatureStatus};
+use common::trace::TraceContext;
+use common::update::Provider;
+use common::{AppId, Clock, RequestId, Timestamp};
+use ports::admission::{Admission, Candidate, Remembered, Verdict};
+use ports::event_bus::{EventBus, PublishError};
+use providers::meta::signature;
+use service::{Tasks, names};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::breaker::Breaker;
+use crate::config::Config;
+use crate::limits::{Limits, RetryAfter};
+use crate::plan::{self, Envelopes, Planned, Request};
+use crate::records::Records;
+
+/// Apps without a path of their own whose secrets one request is checked against at most.
+const MAX_DEFAULT_APPS: usize = 8;
+/// Bodies over this size are planned and sealed beside the event loop, not on it.
+const LARGE_BODY: usize = 128 << 10;
+/// Batches of keys to remember that may wait; more are not remembered, which only costs work.
+const REMEMBER_QUEUE: usize = 10_000;
+/// Seconds after which a refused webhook should be tried again.
+const RETRY_AFTER: u64 = 1;
+
+/// What the gateway needs.
+#[derive(Clone)]
+pub struct Deps {
+    /// Where envelopes go.
+    pub bus: Arc<dyn EventBus>,
+    /// What was seen, and how much.
+    pub admission: Arc<dyn Admission>,
+    /// The newest directory; `None` before the first load.
+    pub directory: Arc<dyn Fn() -> Option<Arc<OpenDirectory>> + Send + Sync>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// See the crate's documentation.
+pub struct Gateway {
+    pub(crate) config: Config,
+    deps: Deps,
+    pub(crate) limits: Limits,
+    breaker: Breaker,
+    records: Records,
+    remember: mpsc::Sender<Vec<Remembered>>,
+}
+
+/// A webhook as it came in, its body read.
+pub(crate) struct Incoming<'a> {
+    pub(crate) request: RequestId,
+    /// The app in the path, if there is one.
+    pub(crate) app: Option<&'a str>,
+    pub(crate) endpoint: &'static str,
+    /// Every signature header that was sent.
+    pub(crate) signatures: Vec<&'a [u8]>,
+    pub(crate) body: Bytes,
+    pub(crate) source_ip: IpAddr,
+    pub(crate) trace: TraceContext,
+    /// When the last byte of the body arrived.
+    pub(crate) read_at: Instant,
+}
+
+/// What is answered, and what the record says beside it.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// A fixed word for machines; empty with 200.
+    pub(crate) code: &'static str,
+    pub(crate) retry_after: Option<u64>,
+}
+
+impl Answer {
+    const OK: Self = Self { status: 200, code: "", retry_after: None };
+
+    const fn refused(status: u16, code: &'static str) -> Self {
+        Self { status, code, retry_after: None }
+    }
+
+    const fn later(status: u16, code: &'static str, seconds: u64) -> Self {
+        Self { status, code, retry_after: Some(seconds) }
+    }
+}
+
+/// What is found out on the way, for the record.
+#[derive(Default)]
+struct Trail {
+    signature: Option<SignatureStatus>,
+    app: Option<AppId>,
+    tenant: Option<common::TenantId>,
+    event: Option<common::EventKey>,
+    event_type: Option<&'static str>,
+    event_count: u32,
+    duplicate: bool,
+    suspicious: bool,
+    messages: Vec<RecordedMessages>,
+}
+
+impl Gateway {
+    /// Starts the gateway's background work.
+    pub fn start(config: Config, deps: Deps, tasks: &Tasks) -> Arc<Self> {
+        let (remember, queue) = mpsc::channel(REMEMBER_QUEUE);
+        let gateway = Arc::new(Self {
+            limits: Limits::new(
+                config.per_ip_limit_per_second,
+                config.global_limit_per_second,
+                config.max_buffered_bytes,
+            ),
+            breaker: Breaker::default(),
+            records: Records::default(),
+            remember,
+            config,
+            deps,
+        });
+        tasks.spawn("remember", remember_keys(gateway.deps.admission.clone(), queue, tasks.clone()));
+        let (own, stopping) = (gateway.clone(), tasks.clone());
+        tasks.spawn("request-records", async move {
+            loop {
+                tokio::select! {
+                    () = stopping.stopping() => break,
+                    () = tokio::time::sleep(own.config.record_interval) => {}
+                }
+                if !own.records.flush(&own.deps.bus).await {
+                    tracing::warn!("request records wait: the bus does not take them");
+                }
+            }
+            own.records.flush(&own.deps.bus).await;
+        });
+        gateway
+    }
+
+    /// Whether the bus takes envelopes, as far as can be told without one.
+    pub fn is_bus_up(&self) -> bool {
+        self.deps.bus.is_connected() && !self.breaker.is_open()
+    }
+
+    /// Whether the token is one of an app's (of the default apps without one), in constant time per token.
+    pub(crate) fn accepts_verify_token(&self, app: Option<&str>, token: &str) -> bool {
+        let Some(directory) = (self.deps.directory)() else { return false };
+        candidates(&directory, app).iter().fold(false, |found, app| app.accepts_verify_token(token) | found)
+    }
+
+    /// Records a request that was refused before its body was looked at.
+    pub(crate) fn record_refusal(
+        &self,
+        request: RequestId,
+        endpoint: &'static str,
+        source_ip: IpAddr,
+        answer: &Answer,
+    ) {
+        let trail = Trail { signature: Some(SignatureStatus::Skipped), ..Trail::default() };
+        self.record(request, endpoint, source_ip, Duration::ZERO, answer, trail);
+    }
+
+    /// Checks the limit of an address.
+    pub(crate) fn admit_ip(&self, ip: IpAddr) -> Result<(), Answer> {
+        self.limits.admit_ip(ip).map_err(|RetryAfter(seconds)| Answer::later(429, "address-limit", seconds))
+    }
+
+    /// Handles a webhook whose body is complete.
+    pub(crate) async fn receive(&self, incoming: Incoming<'_>) -> Answer {
+        let mut trail = Trail::default();
+        let deadline = incoming.read_at + self.config.deadline;
+        let (request, endpoint, source_ip) = (incoming.request, incoming.endpoint, incoming.source_ip);
+        let read_at = incoming.read_at;
+        let answer = self.decide(incoming, deadline, &mut trail).await;
+        self.record(request, endpoint, source_ip, read_at.elapsed(), &answer, trail);
+        answer
+    }
+
+    async fn decide(&self, incoming: Incoming<'_>, deadline: Instant, trail: &mut Trail) -> Answer {
+        let Some(directory) = (self.deps.directory)() else {
+            return Answer::later(503, "not-ready", RETRY_AFTER);
+        };
+        let app = match verify(&directory, &incoming) {
+            Ok(app) => app.id.clone(),
+            Err(status) => {
+                trail.signature = Some(status);
+                trail.suspicious = incoming.signatures.len() > 1;
+                if let Some(suppressed) = self.limits.may_warn() {
+                    tracing::warn!(
+                        request.id = %incoming.request,
+                        client.address = %incoming.source_ip,
+                        signature = status.as_str(),
+                        suppressed,
+                        "security: a webhook's signature is not accepted"
+                    );
+                }
+                return Answer::refused(403, "signature");
+            }
+        };
+        trail.signature = Some(SignatureStatus::Valid);
+        trail.app = Some(app.clone());
+        if let Err(RetryAfter(seconds)) = self.limits.admit_verified() {
+            return Answer::later(429, "global-limit", seconds);
+        }
+        if !self.deps.bus.is_connected() || !self.breaker.lets_through(self.deps.clock.monotonic()) {
+            return Answer::later(503, "bus", RETRY_AFTER);
+        }
+        let request = Request {
+            id: incoming.request,
+            app,
+            source_ip: incoming.source_ip,
+            received_at: received_at(&*self.deps.clock, incoming.read_at),
+            trace: incoming.trace,
+        };
+        let stored = self.store(&directory, request, incoming.body, trail);
+        if let Ok(answer) = tokio::time::timeout_at(deadline, stored).await {
+            return answer;
+        }
+        self.breaker.failed(self.deps.clock.monotonic());
+        metrics::counter!(names::PUBLISH_FAILURES, "reason" => "deadline").increment(1);
+        Answer::later(503, "deadline", RETRY_AFTER)
+    }
+
+    async fn store(&self, directory: &Arc<OpenDirectory>, request: Request, body: Bytes, trail: &mut Trail) -> Answer {
+        if body.len() > LARGE_BODY {
+            return self.store_large(directory.clone(), request, body, trail).await;
+        }
+        let planned = match plan::plan(&body, &request, directory, self.config.max_event_age) {
+            Ok(planned) => planned,
+            Err(plan::Incomplete) => return Answer::later(503, "not-ready", RETRY_AFTER),
+        };
+        note(&planned, trail);
+        if planned.is_empty() {
+            return Answer::OK;
+        }
+        let verdicts = self.admit(planned.candidates()).await;
+        note_messages(planned.messages(), &verdicts, trail);
+        if is_known(planned.len(), &verdicts) {
+            trail.duplicate = true;
+            return Answer::OK;
+        }
+        let envelopes = planned.envelopes(&request, &verdicts);
+        self.publish(envelopes, trail).await
+    }
+
+    /// The same for large bodies, planned and sealed on a thread for blocking work. It is planned twice, before and
+    /// after admission, which is cheaper than keeping what borrows from the body alive across threads.
+    async fn store_large(
+        &self,
+        directory: Arc<OpenDirectory>,
+        request: Request,
+        body: Bytes,
+        trail: &mut Trail,
+    ) -> Answer {
+        let max_age = self.config.max_event_age;
+        let (first_body, first_directory, first_request) = (body.clone(), directory.clone(), request.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            let planned = plan::plan(&first_body, &first_request, &first_directory, max_age).ok()?;
+            let mut trail = Trail::default();
+            note(&planned, &mut trail);
+            let messages: Vec<_> =
+                planned.messages().map(|(index, tenant, key)| (index, tenant.clone(), key)).collect();
+            Some((trail, planned.candidates(), messages, planned.is_empty()))
+        })
+        .await;
+        let Ok(Some((noted, candidates, messages, empty))) = looked else {
+            return Answer::later(503, "not-ready", RETRY_AFTER);
+        };
+        *trail = Trail { signature: trail.signature, app: trail.app.take(), ..noted };
+        if empty {
+            return Answer::OK;
+        }
+        let count = candidates.len();
+        let verdicts = self.admit(candidates).await;
+        note_messages(messages.iter().map(|(index, tenant, key)| (*index, tenant, *key)), &verdicts, trail);
+        if is_known(count, &verdicts) {
+            trail.duplicate = true;
+            return Answer::OK;
+        }
+        let sealed = tokio::task::spawn_blocking(move || {
+            let planned = plan::plan(&body, &request, &directory, max_age).ok()?;
+            Some(planned.envelopes(&request, &verdicts))
+        })
+        .await;
+        match sealed {
+            Ok(Some(envelopes)) => self.publish(envelopes, trail).await,
+            _ => Answer::later(503, "not-ready", RETRY_AFTER),
+        }
+    }
+
+    /// Asks admission within its budget; without an answer everything is new.
+    async fn admit(&self, candidates: Vec<Candidate>) -> Vec<Verdict> {
+        if candidates.is_empty() {
+            return Vec::new();
+        }
+        let asked = self.deps.admission.admit(&candidates, self.config.sender_limit);
+        let verdicts = match tokio::time::timeout(self.config.admission_budget, asked).await {
+            Ok(Ok(verdicts)) if verdicts.len() == candidates.len() => verdicts,
+            _ => {
+                metrics::counter!(names::ADMISSION_SKIPPED).increment(1);
+                vec![Verdict::default(); candidates.len()]
+            }
+        };
+        let known = verdicts.iter().filter(|verdict| verdict.known).count();
+        let throttled = verdicts.iter().filter(|verdict| verdict.over_limit).count();
+        metrics::counter!(names::UPDATES, "admission" => "known").increment(known as u64);
+        metrics::counter!(names::UPDATES, "admission" => "throttled").increment(throttled as u64);
+        metrics::counter!(names::UPDATES, "admission" => "new").increment((verdicts.len() - known - throttled) as u64);
+        verdicts
+    }
+
+    /// Publishes all envelopes at once. Only if every one is on disk the request is answered 200.
+    async fn publish(&self, envelopes: Envelopes, trail: &mut Trail) -> Answer {
+        let Envelopes { messages, dispositions, remember } = envelopes;
+        let published = self.deps.bus.publish(messages).await;
+        let mut refused = false;
+        for (answer, disposition) in published.iter().zip(&dispositions) {
+            let label = match disposition {
+                Disposition::Deliver => "deliver",
+                Disposition::Parked(reason) => reason.as_str(),
+            };
+            match answer {
+                Ok(_) => metrics::counter!(names::ENVELOPES, "disposition" => label).increment(1),
+                Err(error) => {
+                    refused = true;
+                    let reason = match error {
+                        PublishError::Full { .. } => "full",
+                        PublishError::TooLarge { .. } => "too-large",
+                        PublishError::Unavailable(_) => "unavailable",
+                    };
+                    metrics::counter!(names::PUBLISH_FAILURES, "reason" => reason).increment(1);
+                    tracing::warn!(error = error as &dyn std::error::Error, "an envelope was not published");
+                }
+            }
+        }
+        let unavailable = published.iter().any(|answer| matches!(answer, Err(PublishError::Unavailable(_))));
+        if unavailable {
+            self.breaker.failed(self.deps.clock.monotonic());
+        } else {
+            self.breaker.succeeded();
+        }
+        if refused || published.len() != dispositions.len() {
+            trail.messages.clear();
+            return Answer::later(503, "bus", RETRY_AFTER);
+        }
+        if !remember.is_empty() {
+            // A full queue forgets: the database folds what comes again.
+            let _ = self.remember.try_send(remember);
+        }
+        Answer::OK
+    }
+
+    fn record(
+        &self,
+        request: RequestId,
+        endpoint: &'static str,
+        source_ip: IpAddr,
+        took: Duration,
+        answer: &Answer,
+        trail: Trail,
+    ) {
+        let signature = trail.signature.unwrap_or(SignatureStatus::Skipped);
+        let outcome = match answer.status {
+            200 if trail.duplicate => Outcome::Duplicate,
+            200 => Outcome::Accepted,
+            503 => Outcome::Unavailable,
+            _ => Outcome::Refused,
+        };
+        let status = match answer.status {
+            200 => "200",
+            403 => "403",
+            408 => "408",
+            413 => "413",
+            429 => "429",
+            503 => "503",
+            _ => "other",
+        };
+        metrics::counter!(names::REQUESTS, "provider" => "meta", "status" => status, "signature" => signature.as_str())
+            .increment(1);
+        metrics::histogram!(names::ANSWER_SECONDS).record(took.as_secs_f64());
+        tracing::debug!(
+            request.id = %request,
+            status = answer.status,
+            signature = signature.as_str(),
+            updates = trail.event_count,
+            "webhook answered"
+        );
+        self.records.push(RequestRecord {
+            request,
+            received_at: received_at(&*self.deps.clock, Instant::now() - took),
+            source_ip,
+            provider: Provider::Meta,
+            endpoint: endpoint.to_owned(),
+            app: trail.app,
+            tenant: trail.tenant,
+            event: trail.event,
+            event_type: trail.event_type.map(str::to_owned),
+            event_count: trail.event_count,
+            signature,
+            http_status: answer.status,
+            outcome,
+            reason: (!answer.code.is_empty()).then(|| answer.code.to_owned()),
+            suspicious: trail.suspicious,
+            processing_ms: took.as_secs_f64() * 1000.0,
+            weight: 1,
+            messages: trail.messages,
+        });
+    }
+}
+
+/// The apps whose secrets count for a request.
+fn candidates<'d>(directory: &'d OpenDirectory, app: Option<&str>) -> Vec<&'d OpenApp> {
+    match app {
+        Some(id) => directory.app(id).into_iter().filter(|app| app.provider == Provider::Meta).collect(),
+        None => directory.default_apps(Provider::Meta).take(MAX_DEFAULT_APPS).collect(),
+    }
+}
+
+/// Finds the app that signed the body.
+fn verify<'d>(directory: &'d OpenDirectory, incoming: &Incoming<'_>) -> Result<&'d OpenApp, SignatureStatus> {
+    let header = match incoming.signatures[..] {
+        [] => return Err(SignatureStatus::Missing),
+        [one] => one,
+        _ => return Err(SignatureStatus::Malformed),
+    };
+    let tag = signature::parse(header).map_err(|_| SignatureStatus::Malformed)?;
+    let apps = candidates(directory, incoming.app);
+    let keys = apps.iter().flat_map(|app| app.signature_keys.iter().map(move |key| (*app, key)));
+    signature::signed_by(&tag, &incoming.body, keys).ok_or(SignatureStatus::Invalid)
+}
+
+/// The wall-clock time of a moment a little while ago.
+fn received_at(clock: &dyn Clock, moment: Instant) -> Timestamp {
+    clock.now().minus(moment.elapsed())
+}
+
+fn is_known(count: usize, verdicts: &[Verdict]) -> bool {
+    count > 0 && verdicts.len() == count && verdicts.iter().all(|verdict| verdict.known)
+}
+
+fn note(planned: &Planned<'_>, trail: &mut Trail) {
+    trail.event_count = u32::try_from(planned.len()).unwrap_or(u32::MAX);
+    if let Some((tenant, event, kind)) = planned.first() {
+        trail.tenant = Some(tenant.clone());
+        trail.event = event;
+        trail.event_type = Some(kind);
+    }
+    if planned.is_unreadable() {
+        tracing::warn!("a correctly signed body is not readable as a webhook; parked");
+    }
+    trail.suspicious |= planned
+        .park_reasons()
+        .any(|reason| matches!(reason, ParkReason::UnknownTenant | ParkReason::ForeignApp | ParkReason::TooOld));
+    for reason in planned.park_reasons().take(1) {
+        let tenant = match reason {
+            ParkReason::UnknownTenant => "Unknown Tenant",
+            other => other.as_str(),
+        };
+        tracing::warn!(reason = tenant, "updates are parked");
+    }
+}
+
+fn note_messages<'m>(
+    messages: impl Iterator<Item = (usize, &'m common::TenantId, common::EventKey)>,
+    verdicts: &[Verdict],
+    trail: &mut Trail,
+) {
+    let all_known = is_known(verdicts.len(), verdicts);
+    for (_, tenant, key) in messages {
+        let position = trail.messages.iter().position(|each| each.tenant == *tenant).unwrap_or_else(|| {
+            trail.messages.push(RecordedMessages {
+                tenant: tenant.clone(),
+                stored: Vec::new(),
+                duplicates: Vec::new(),
+            });
+            trail.messages.len() - 1
+        });
+        let list = &mut trail.messages[position];
+        // What travels on although it is known is counted by the database.
+        if all_known { list.duplicates.push(key) } else { list.stored.push(key) }
+    }
+}
+
+/// Remembers keys in batches, behind the answers.
+async fn remember_keys(admission: Arc<dyn Admission>, mut queue: mpsc::Receiver<Vec<Remembered>>, tasks: Tasks) {
+    loop {
+        let mut batch = tokio::select! {
+            first = queue.recv() => match first {
+                Some(first) => first,
+                None => return,
+            },
+            () = tasks.stopping() => return,
+        };
+        while batch.len() < 1000 {
+            let Ok(more) = queue.try_recv() else { break };
+            batch.extend(more);
+        }
+        if admission.remember(&batch).await.is_err() {
+            metrics::counter!(names::ADMISSION_SKIPPED).increment(1);
+        }
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,181 @@
+//! Request records: gathered in memory, published about once a second, bounded whatever happens.
+//!
+//! An accepted request keeps a record of its own. Refused ones do so up to a number per second and kind; more of them
+//! add to the weight of the last, so that a flood costs exact counters and a few samples, not a row each. Records wait
+//! while the bus is down, up to a number; then they merge too.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use common::record::{Outcome, RecordBatch, RequestRecord, SignatureStatus};
+use ports::event_bus::{EventBus, Outgoing, Stream};
+use service::names;
+use uuid::Uuid;
+
+/// Refused requests of one kind that keep a record of their own, per interval.
+const SAMPLES: usize = 20;
+/// Records waiting at most.
+const MAX_WAITING: usize = 50_000;
+/// Records in one message.
+const PER_MESSAGE: usize = 500;
+
+/// What makes refused requests alike.
+type Kind = (String, SignatureStatus, u16);
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Records(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    records: Vec<RequestRecord>,
+    /// For each kind the number in this interval and the index of the last of them.
+    samples: HashMap<Kind, (usize, usize)>,
+}
+
+impl Records {
+    /// Takes a record.
+    pub(crate) fn push(&self, record: RequestRecord) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept_whole = matches!(record.outcome, Outcome::Accepted | Outcome::Duplicate);
+        let kind = (record.endpoint.clone(), record.signature, record.http_status);
+        let next = waiting.records.len();
+        let (count, last) = waiting.samples.get(&kind).copied().unwrap_or((0, next));
+        let full = next >= MAX_WAITING;
+        if count > 0 && (full || (!kept_whole && count >= SAMPLES)) {
+            metrics::counter!(names::RECORDS_MERGED).increment(1);
+            waiting.records[last].weight += record.weight;
+            return;
+        }
+        if full {
+            // The first of its kind while everything is full: there are few kinds, so this stays bounded.
+            metrics::counter!(names::RECORDS_MERGED).increment(0);
+        }
+        waiting.samples.insert(kind, (count + 1, next));
+        waiting.records.push(record);
+    }
+
+    fn take(&self) -> Vec<RequestRecord> {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.samples.clear();
+        std::mem::take(&mut waiting.records)
+    }
+
+    /// Puts records back that could not be published, in front of what came meanwhile.
+    fn put_back(&self, mut records: Vec<RequestRecord>) {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let shift = records.len();
+        records.append(&mut waiting.records);
+        waiting.records = records;
+        for (_, last) in waiting.samples.values_mut() {
+            *last += shift;
+        }
+    }
+
+    /// Publishes what is waiting. False if some of it could not be.
+    pub(crate) async fn flush(&self, bus: &Arc<dyn EventBus>) -> bool {
+        let records = self.take();
+        if records.is_empty() {
+            return true;
+        }
+        let (mut messages, mut parts) = (Vec::new(), Vec::new());
+        let mut rest = records;
+        while !rest.is_empty() {
+            let after = rest.split_off(rest.len().min(PER_MESSAGE));
+            let batch = RecordBatch { id: Uuid::now_v7(), records: std::mem::replace(&mut rest, after) };
+            match serde_json::to_vec(&batch) {
+                Ok(json) => {
+                    messages.push(Outgoing {
+                        stream: Stream::Audit,
+                        subject: "audit.requests".to_owned(),
+                        payload: Bytes::from(json),
+                        dedup_id: Some(batch.id.to_string()),
+                    });
+                    parts.push(batch.records);
+                }
+                Err(error) => tracing::error!(%error, "request records do not serialise"),
+            }
+        }
+        let published = bus.publish(messages).await;
+        let mut failed = Vec::new();
+        for (part, answer) in parts.into_iter().zip(published) {
+            if answer.is_err() {
+                failed.extend(part);
+            }
+        }
+        let complete = failed.is_empty();
+        if !complete {
+            self.put_back(failed);
+        }
+        complete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::{RequestId, Timestamp};
+
+    fn record(outcome: Outcome, status: u16) -> RequestRecord {
+        RequestRecord {
+            request: RequestId::fresh(),
+            received_at: Timestamp::default(),
+            source_ip: "192.0.2.1".parse().unwrap(),
+            provider: common::update::Provider::Meta,
+            endpoint: "/webhook".into(),
+            app: None,
+            tenant: None,
+            event: None,
+            event_type: None,
+            event_count: 0,
+            signature: SignatureStatus::Invalid,
+            http_status: status,
+            outcome,
+            reason: None,
+            suspicious: false,
+            processing_ms: 0.1,
+            weight: 1,
+            messages: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_flood_of_refusals_keeps_exact_counts_in_few_records() {
+        let records = Records::default();
+        for _ in 0..10_000 {
+            records.push(record(Outcome::Refused, 403));
+        }
+        records.push(record(Outcome::Accepted, 200));
+        let taken = records.take();
+        assert_eq!(taken.len(), SAMPLES + 1);
+        assert_eq!(taken.iter().map(|each| each.weight).sum::<u32>(), 10_001);
+    }
+
+    #[test]
+    fn memory_is_bounded_while_the_bus_is_down() {
+        let records = Records::default();
+        for _ in 0..2 * MAX_WAITING {
+            records.push(record(Outcome::Accepted, 200));
+        }
+        let taken = records.take();
+        assert_eq!(taken.len(), MAX_WAITING);
+        assert_eq!(taken.iter().map(|each| each.weight as usize).sum::<usize>(), 2 * MAX_WAITING);
+    }
+
+    #[test]
+    fn what_is_put_back_goes_first_and_weights_stay_where_they_belong() {
+        let records = Records::default();
+        records.push(record(Outcome::Accepted, 200));
+        let first = records.take();
+        for _ in 0..=SAMPLES {
+            records.push(record(Outcome::Refused, 403));
+        }
+        records.put_back(first);
+        records.push(record(Outcome::Refused, 403));
+        let taken = records.take();
+        assert_eq!(taken[0].http_status, 200);
+        assert_eq!(taken[0].weight, 1);
+        assert_eq!(taken.last().unwrap().weight, 3);
+    }
+}

@@ -1,0 +1,84 @@
+//! The directory as a process uses it: loaded whole, unwrapped, replaced whenever it or the key ring changes.
+//!
+//! There is none until the first complete load; from then on there always is one, the newest that could be opened.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use common::directory::OpenDirectory;
+use ports::directory::DirectoryStore;
+
+use crate::Tasks;
+use crate::keys::KeyFile;
+use crate::retry::RetryPolicy;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub struct DirectoryWatch {
+    current: RwLock<Option<Arc<OpenDirectory>>>,
+}
+
+impl DirectoryWatch {
+    /// Starts loading and watching. `loaded` is called after each load, with the directory.
+    pub fn start(
+        store: Arc<dyn DirectoryStore>,
+        keys: Arc<KeyFile>,
+        tasks: &Tasks,
+        loaded: impl Fn(&OpenDirectory) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let watch = Arc::new(Self::default());
+        let (own, stopping) = (watch.clone(), tasks.clone());
+        tasks.spawn("directory", async move {
+            tokio::select! {
+                () = stopping.stopping() => {}
+                () = own.follow(&*store, &keys, loaded) => {}
+            }
+        });
+        watch
+    }
+
+    /// The newest directory; `None` before the first complete load.
+    pub fn current(&self) -> Option<Arc<OpenDirectory>> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn follow(&self, store: &dyn DirectoryStore, keys: &KeyFile, loaded: impl Fn(&OpenDirectory)) {
+        let mut waits = RetryPolicy::OUTAGE.waits();
+        let mut ring = keys.subscribe();
+        loop {
+            ring.mark_unchanged();
+            match Self::load(store, keys).await {
+                Ok(directory) => {
+                    let revision = directory.revision;
+                    loaded(&directory);
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(directory));
+                    waits = RetryPolicy::OUTAGE.waits();
+                    tokio::select! {
+                        changed = store.changed(revision) => {
+                            if let Err(error) = changed {
+                                tracing::warn!(error = &error as &dyn std::error::Error, "cannot watch the directory");
+                            } else {
+                                continue;
+                            }
+                        }
+                        _ = ring.changed() => continue,
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(error = &*error, "cannot load the directory; the last one stays in use");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(waits.next().unwrap_or_default()) => {}
+                _ = ring.changed() => {}
+            }
+        }
+    }
+
+    async fn load(
+        store: &dyn DirectoryStore,
+        keys: &KeyFile,
+    ) -> Result<OpenDirectory, Box<dyn std::error::Error + Send + Sync>> {
+        let directory = store.snapshot().await?;
+        Ok(OpenDirectory::open(&directory, &keys.ring())?)
+    }
+}
