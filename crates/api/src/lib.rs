@@ -18,6 +18,7 @@ mod query;
 use std::fmt;
 use std::sync::Arc;
 
+use actix_web::http::header::HeaderValue;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpResponse, Responder};
@@ -75,6 +76,9 @@ struct State {
     importing: tokio::sync::Mutex<()>,
 }
 
+/// What [`health_routes`] answers, for methods that it leaves over.
+const HEALTH_PATHS: [&str; 4] = ["/health", "/health/live", "/ready", "/health/ready"];
+
 /// All routes of the API listener, for `App::configure`. It claims every path.
 pub fn routes(deps: Deps) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'static {
     let readiness = deps.readiness;
@@ -93,8 +97,11 @@ pub fn routes(deps: Deps) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'stati
             .wrap(from_fn(auth::guard))
             .configure(guarded_routes(state.metrics.is_some()))
             .default_service(web::to(not_found));
-        let all =
-            web::scope("").wrap(from_fn(answer::finish)).configure(health_routes(readiness.clone())).service(guarded);
+        let all = web::scope("")
+            .wrap(from_fn(answer::finish))
+            .configure(health_routes(readiness.clone()))
+            .service(web::resource(HEALTH_PATHS).default_service(web::to(health_is_read_only)))
+            .service(guarded);
         config.app_data(Data::from(Arc::clone(&state))).service(all);
     }
 }
@@ -114,6 +121,10 @@ fn guarded_routes(metrics: bool) -> impl Fn(&mut ServiceConfig) {
 
 async fn metrics_page(state: Data<State>) -> Result<HttpResponse, Problem> {
     state.metrics.as_ref().map(metrics_response).ok_or_else(Problem::not_found)
+}
+
+async fn health_is_read_only() -> impl Responder {
+    Err::<HttpResponse, _>(Problem::method_not_allowed(Some(HeaderValue::from_static("GET"))))
 }
 
 async fn not_found() -> impl Responder {

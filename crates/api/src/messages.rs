@@ -6,8 +6,9 @@
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use common::Timestamp;
+use common::clock::rfc3339;
 use ports::message_log::{LoggedMessage, MessageFilter, MessageTotals};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::State;
 use crate::problem::Problem;
@@ -30,11 +31,12 @@ struct Page {
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are the documented ones")]
 struct Message {
     message_id: String,
     from: Option<String>,
     to: Option<String>,
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "rfc3339::serialize")]
     ts: Timestamp,
     text: Option<String>,
 }
@@ -52,10 +54,6 @@ struct Stats {
 struct SenderCount {
     from: String,
     count: u64,
-}
-
-fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(at)
 }
 
 impl From<LoggedMessage> for Message {

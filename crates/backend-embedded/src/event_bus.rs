@@ -90,8 +90,9 @@ impl SqliteEventBus {
             let query = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(upto).bind(limit);
             let fresh = query.fetch_all(&self.database.readers).await.map_err(unavailable)?;
             let complete = fresh.len() < usize::try_from(limit).unwrap_or(usize::MAX);
-            let fresh: Vec<_> = fresh.iter().map(message).collect();
+            let mut fresh: Vec<_> = fresh.iter().map(message).collect();
             let last = if complete { upto } else { fresh.last().map_or(upto, |(seq, _)| *seq) };
+            fresh.retain(|(seq, _)| !queue.was_acked(consumer, *seq));
             queue.lease(consumer, fresh.iter().map(|(seq, (subject, ..))| (*seq, subject.as_str())), last, now);
             rows.extend(fresh);
         }

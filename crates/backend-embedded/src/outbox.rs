@@ -85,15 +85,12 @@ impl Outbox for SqliteOutbox {
     }
 
     async fn sequence(&self, fence: Fence, max: usize) -> Result<usize, SequenceError> {
-        let newest: (i64, i64) =
-            sqlx::query_as("SELECT head, (SELECT coalesce(max(position), 0) FROM events) FROM feed")
-                .fetch_one(&self.database.readers)
-                .await
-                .map_err(unavailable)?;
+        const HEAD_AND_LAST: &str = "SELECT head, (SELECT coalesce(max(position), 0) FROM events) FROM feed";
+        let (head, last): (i64, i64) =
+            sqlx::query_as(HEAD_AND_LAST).fetch_one(&self.database.readers).await.map_err(unavailable)?;
         if self.lock().fence != fence {
             return Err(SequenceError::Fenced);
         }
-        let (head, last) = newest;
         if last <= head {
             return Ok(0);
         }
@@ -101,13 +98,11 @@ impl Outbox for SqliteOutbox {
         if self.lock().fence != fence {
             return Err(SequenceError::Fenced);
         }
-        let upto = last.min(head.saturating_add(i64::try_from(max).unwrap_or(i64::MAX)));
         let mut transaction = writer.begin().await?;
-        sqlx::query("UPDATE feed SET head = ?1 WHERE head < ?1")
-            .bind(upto)
-            .execute(&mut *transaction)
-            .await
-            .map_err(unavailable)?;
+        let (head, last): (i64, i64) =
+            sqlx::query_as(HEAD_AND_LAST).fetch_one(&mut *transaction).await.map_err(unavailable)?;
+        let upto = last.min(head.saturating_add(i64::try_from(max).unwrap_or(i64::MAX)));
+        sqlx::query("UPDATE feed SET head = ?").bind(upto).execute(&mut *transaction).await.map_err(unavailable)?;
         transaction.commit().await.map_err(unavailable)?;
         Ok(usize::try_from(upto - head).unwrap_or(0))
     }

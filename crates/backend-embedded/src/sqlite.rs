@@ -58,7 +58,10 @@ impl Database {
             .pragma("cache_size", "-16000")
             .pragma("temp_store", "memory");
         let mut writer = options.connect().await.map_err(unavailable)?;
-        migrations.run_direct(None, &mut writer, false).await.map_err(|error| Unavailable::new("the database's schema", error))?;
+        migrations
+            .run_direct(None, &mut writer, false)
+            .await
+            .map_err(|error| Unavailable::new("the database's schema", error))?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(Duration::from_secs(5))

@@ -3,6 +3,8 @@
 //! A restart is what a killed process leaves: the files are copied as they are while the old process still has them
 //! open, and a new one opens the copy.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

@@ -50,8 +50,15 @@ CREATE TABLE dedup (
     PRIMARY KEY (stream, dedup_id)
 ) STRICT, WITHOUT ROWID;
 
--- How far each consumer of a stream with limits has read: everything up to `floor` is acknowledged.
+-- How far each consumer of a stream with limits has read: everything up to `floor` is acknowledged, and what
+-- `consumer_acks` lists beyond it.
 CREATE TABLE consumers (
-    name   TEXT    NOT NULL PRIMARY KEY,
-    floor  INTEGER NOT NULL
+    name  TEXT    NOT NULL PRIMARY KEY,
+    floor INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE consumer_acks (
+    name TEXT    NOT NULL,
+    seq  INTEGER NOT NULL,
+    PRIMARY KEY (name, seq)
 ) STRICT, WITHOUT ROWID;

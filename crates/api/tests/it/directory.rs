@@ -40,15 +40,14 @@ async fn all_problems_come_back_and_nothing_is_written() {
 #[actix_web::test]
 async fn what_is_not_an_import_is_refused_without_being_repeated() {
     let world = Arc::new(World::default());
-    let deep = "[".repeat(100_000);
-    for body in ["", "LEAK", "{", "{\"tenants\": [\"LEAK", deep.as_str(), "{} LEAK"] {
+    for body in ["", "LEAK", "{", "{\"tenants\": [\"LEAK", "{} LEAK"] {
         let answer = world.post(IMPORT, body.to_owned()).await;
         answer.problem(400);
         assert!(!answer.text().contains("LEAK"));
     }
     assert_eq!(world.post(IMPORT, &b"{\"tenants\":[{\"id\":\"\xff\"}]}"[..]).await.status, 400);
     for body in [
-        "[]",
+        &"[".repeat(100_000),
         r#""LEAK""#,
         r#"{"LEAK": 1}"#,
         r#"{"tenants": [], "tenants": []}"#,
@@ -56,7 +55,7 @@ async fn what_is_not_an_import_is_refused_without_being_repeated() {
         r#"{"apps": [{"id": "a", "secrets": [{"LEAK": 1}], "verify_tokens": []}]}"#,
         r#"{"apps": [{"id": "a", "provider": "LEAK", "secrets": [], "verify_tokens": []}]}"#,
     ] {
-        let answer = world.post(IMPORT, body).await;
+        let answer = world.post(IMPORT, body.to_owned()).await;
         assert_eq!(answer.refused_fields().len(), 1, "{body}");
         assert!(!answer.text().contains("LEAK"), "{}", answer.text());
     }

@@ -44,6 +44,8 @@ struct Reader {
     turn: Arc<Turn>,
     /// Everything up to here was delivered at least once.
     cursor: i64,
+    /// Beyond the cursor: acknowledged before a restart.
+    acked: BTreeSet<i64>,
     leases: BTreeMap<i64, Lease>,
     due: BTreeSet<(Duration, i64)>,
 }
@@ -110,16 +112,16 @@ impl Queue {
         if let Some(reader) = self.lock().consumers.get(consumer.name) {
             return Ok(reader.turn.clone());
         }
-        let cursor = match self.stream.retention() {
-            Retention::WorkQueue { .. } => 0,
-            Retention::Limits { .. } => sqlx::query_scalar("SELECT floor FROM consumers WHERE name = ?")
-                .bind(consumer.name)
-                .fetch_optional(&database.readers)
-                .await?
-                .unwrap_or(0),
-        };
+        let (mut cursor, mut acked) = (0, BTreeSet::new());
+        if matches!(self.stream.retention(), Retention::Limits { .. }) {
+            let floor = sqlx::query_scalar("SELECT floor FROM consumers WHERE name = ?").bind(consumer.name);
+            cursor = floor.fetch_optional(&database.readers).await?.unwrap_or(0);
+            let beyond = sqlx::query_scalar("SELECT seq FROM consumer_acks WHERE name = ?").bind(consumer.name);
+            acked.extend(beyond.fetch_all(&database.readers).await?.into_iter().filter(|seq: &i64| *seq > cursor));
+        }
         let mut inner = self.lock();
-        let reader = inner.consumers.entry(consumer.name).or_insert_with(|| Reader { cursor, ..Reader::default() });
+        let known = inner.consumers.entry(consumer.name);
+        let reader = known.or_insert_with(|| Reader { cursor, acked, ..Reader::default() });
         Ok(reader.turn.clone())
     }
 
@@ -174,6 +176,11 @@ impl Queue {
         reader.cursor = reader.cursor.max(last);
     }
 
+    /// Whether the message was acknowledged before a restart.
+    pub(super) fn was_acked(&self, consumer: &Consumer, seq: i64) -> bool {
+        self.lock().consumers.get(consumer.name).is_some_and(|reader| reader.acked.contains(&seq))
+    }
+
     pub(super) fn delivered(&self, consumer: &Consumer, seq: i64) -> u32 {
         let inner = self.lock();
         let lease = inner.consumers.get(consumer.name).and_then(|reader| reader.leases.get(&seq));
@@ -206,7 +213,8 @@ impl Queue {
             Retention::Limits { .. } => {
                 let Some(reader) = inner.consumers.get(consumer.name) else { return (inner.stored, 0) };
                 let unread = u64::try_from(inner.last - reader.cursor).unwrap_or(0).min(inner.stored);
-                (unread + reader.leases.len() as u64, reader.floor())
+                let ahead = reader.acked.range(reader.cursor + 1..).count() as u64;
+                (unread.saturating_sub(ahead) + reader.leases.len() as u64, reader.floor())
             }
         }
     }

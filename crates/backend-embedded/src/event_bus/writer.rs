@@ -291,12 +291,23 @@ async fn acknowledge(
 ) -> Result<(), Unavailable> {
     let table = consumer.stream.name();
     if matches!(consumer.stream.retention(), Retention::Limits { .. }) {
-        sqlx::query("INSERT INTO consumers (name, floor) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET floor = ?2")
-            .bind(consumer.name)
-            .bind(queue.floor_without(consumer, live))
-            .execute(&mut **transaction)
-            .await
-            .map_err(unavailable)?;
+        let floor = queue.floor_without(consumer, live);
+        let beyond: Vec<i64> = live.iter().copied().filter(|seq| *seq > floor).collect();
+        for (sql, value) in [
+            ("INSERT INTO consumers (name, floor) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET floor = ?2", floor),
+            ("DELETE FROM consumer_acks WHERE name = ?1 AND seq <= ?2", floor),
+        ] {
+            let query = sqlx::query(sql).bind(consumer.name).bind(value);
+            query.execute(&mut **transaction).await.map_err(unavailable)?;
+        }
+        if !beyond.is_empty() {
+            sqlx::query("INSERT OR IGNORE INTO consumer_acks (name, seq) SELECT ?, value FROM json_each(?)")
+                .bind(consumer.name)
+                .bind(serde_json::to_string(&beyond).unwrap_or_default())
+                .execute(&mut **transaction)
+                .await
+                .map_err(unavailable)?;
+        }
         return Ok(());
     }
     let sequences = serde_json::to_string(live).unwrap_or_default();
