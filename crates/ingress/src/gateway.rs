@@ -163,7 +163,9 @@ impl Gateway {
 
     /// Checks the limit of an address.
     pub(crate) fn admit_ip(&self, ip: IpAddr) -> Result<(), Answer> {
-        self.limits.admit_ip(ip).map_err(|RetryAfter(seconds)| Answer::later(429, "address-limit", seconds))
+        self.limits
+            .admit_ip(ip, self.deps.clock.monotonic())
+            .map_err(|RetryAfter(seconds)| Answer::later(429, "address-limit", seconds))
     }
 
     /// Handles a webhook whose body is complete.
@@ -186,7 +188,7 @@ impl Gateway {
             Err(status) => {
                 trail.signature = Some(status);
                 trail.suspicious = incoming.signatures.len() > 1;
-                if let Some(suppressed) = self.limits.may_warn() {
+                if let Some(suppressed) = self.limits.may_warn(self.deps.clock.monotonic()) {
                     tracing::warn!(
                         request.id = %incoming.request,
                         client.address = %incoming.source_ip,
@@ -200,7 +202,7 @@ impl Gateway {
         };
         trail.signature = Some(SignatureStatus::Valid);
         trail.app = Some(app.clone());
-        if let Err(RetryAfter(seconds)) = self.limits.admit_verified() {
+        if let Err(RetryAfter(seconds)) = self.limits.admit_verified(self.deps.clock.monotonic()) {
             return Answer::later(429, "global-limit", seconds);
         }
         if !self.deps.bus.is_connected() || !self.breaker.lets_through(self.deps.clock.monotonic()) {

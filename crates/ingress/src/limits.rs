@@ -1,54 +1,109 @@
 //! Request limits in the process: per address (every request counts) and global (verified ones count).
+//!
+//! Windows of one second that begin with the first request: so many pass, the next is refused until the window ends.
+//! A smoothing limiter would let more through when requests come slowly, and "the 51st in a second" would mean nothing.
+//! Memory is bounded: under a flood from more addresses than are kept, the surplus shares one window.
 
-use std::net::IpAddr;
-use std::num::NonZeroU32;
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
-
-/// Addresses remembered before the idle ones are let go.
-const TIDY_EVERY: usize = 50_000;
+const WINDOW: Duration = Duration::from_secs(1);
+const SHARDS: usize = 32;
+/// Addresses kept in each shard.
+const ADDRESSES: usize = 4096;
+/// The address whose window the surplus shares.
+const SURPLUS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Warnings about refused signatures per second; a flood of them is counted, not logged.
 const WARNINGS_PER_SECOND: u32 = 5;
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    per_ip: DefaultKeyedRateLimiter<IpAddr>,
-    global: DefaultDirectRateLimiter,
-    clock: DefaultClock,
-    since_tidy: AtomicUsize,
-    warnings: DefaultDirectRateLimiter,
+    addresses: [Mutex<Shard>; SHARDS],
+    per_address: u32,
+    verified: Mutex<Window>,
+    per_second: u32,
+    warnings: Mutex<Window>,
     suppressed: AtomicUsize,
     buffered: AtomicUsize,
     max_buffered: usize,
+    hasher: RandomState,
 }
 
 /// Seconds after which another try may succeed.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RetryAfter(pub(crate) u64);
 
+#[derive(Debug, Default)]
+struct Shard {
+    windows: HashMap<IpAddr, Window>,
+    /// When ended windows were last let go: at most once a window, so that a flood cannot make it the main work.
+    tidied: Option<Duration>,
+}
+
+impl Shard {
+    /// The window of an address, or the shared one where there is no room.
+    fn window(&mut self, ip: IpAddr, now: Duration) -> &mut Window {
+        if self.windows.len() >= ADDRESSES
+            && !self.windows.contains_key(&ip)
+            && self.tidied.is_none_or(|tidied| now >= tidied + WINDOW)
+        {
+            self.tidied = Some(now);
+            self.windows.retain(|_, window| !window.has_ended(now));
+        }
+        let room = self.windows.len() < ADDRESSES || self.windows.contains_key(&ip);
+        self.windows.entry(if room { ip } else { SURPLUS }).or_default()
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    started: Option<Duration>,
+    count: u32,
+}
+
+impl Window {
+    fn has_ended(&self, now: Duration) -> bool {
+        self.started.is_none_or(|started| now >= started + WINDOW)
+    }
+
+    fn admit(&mut self, max: u32, now: Duration) -> Result<(), RetryAfter> {
+        if self.has_ended(now) {
+            *self = Self { started: Some(now), count: 0 };
+        }
+        if self.count >= max {
+            return Err(RetryAfter(1));
+        }
+        self.count += 1;
+        Ok(())
+    }
+}
+
+fn admit(window: &Mutex<Window>, max: u32, now: Duration) -> Result<(), RetryAfter> {
+    window.lock().unwrap_or_else(PoisonError::into_inner).admit(max, now)
+}
+
 impl Limits {
-    pub(crate) fn new(per_ip: u32, global: u32, max_buffered: usize) -> Self {
-        let quota = |per_second: u32| Quota::per_second(NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN));
+    pub(crate) fn new(per_address: u32, per_second: u32, max_buffered: usize) -> Self {
         Self {
-            per_ip: RateLimiter::keyed(quota(per_ip)),
-            global: RateLimiter::direct(quota(global)),
-            clock: DefaultClock::default(),
-            since_tidy: AtomicUsize::new(0),
-            warnings: RateLimiter::direct(quota(WARNINGS_PER_SECOND)),
+            addresses: Default::default(),
+            per_address,
+            verified: Mutex::default(),
+            per_second,
+            warnings: Mutex::default(),
             suppressed: AtomicUsize::new(0),
             buffered: AtomicUsize::new(0),
             max_buffered,
+            hasher: RandomState::new(),
         }
     }
 
     /// Counts a request of an address. IPv6 counts by /64, the least that one party has.
-    pub(crate) fn admit_ip(&self, ip: IpAddr) -> Result<(), RetryAfter> {
-        if self.since_tidy.fetch_add(1, Ordering::Relaxed) == TIDY_EVERY {
-            self.since_tidy.store(0, Ordering::Relaxed);
-            self.per_ip.retain_recent();
-        }
+    pub(crate) fn admit_ip(&self, ip: IpAddr, now: Duration) -> Result<(), RetryAfter> {
         let key = match ip {
             IpAddr::V6(six) => {
                 let segments = six.segments();
@@ -56,26 +111,23 @@ impl Limits {
             }
             four @ IpAddr::V4(_) => four,
         };
-        self.per_ip.check_key(&key).map_err(|until| self.retry_after(&until))
+        let shard = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
+        let mut shard = self.addresses[shard].lock().unwrap_or_else(PoisonError::into_inner);
+        shard.window(key, now).admit(self.per_address, now)
     }
 
     /// Counts a verified request.
-    pub(crate) fn admit_verified(&self) -> Result<(), RetryAfter> {
-        self.global.check().map_err(|until| self.retry_after(&until))
+    pub(crate) fn admit_verified(&self, now: Duration) -> Result<(), RetryAfter> {
+        admit(&self.verified, self.per_second, now)
     }
 
     /// Whether a warning may be logged now; then how many were not since the last one.
-    pub(crate) fn may_warn(&self) -> Option<usize> {
-        if self.warnings.check().is_ok() {
+    pub(crate) fn may_warn(&self, now: Duration) -> Option<usize> {
+        if admit(&self.warnings, WARNINGS_PER_SECOND, now).is_ok() {
             return Some(self.suppressed.swap(0, Ordering::Relaxed));
         }
         self.suppressed.fetch_add(1, Ordering::Relaxed);
         None
-    }
-
-    fn retry_after(&self, until: &governor::NotUntil<<DefaultClock as governor::clock::Clock>::Instant>) -> RetryAfter {
-        let wait = until.wait_time_from(self.clock.now());
-        RetryAfter(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
     }
 
     /// Takes bytes of the budget for bodies; `None` if it is used up.
@@ -102,23 +154,43 @@ impl Drop for Buffered<'_> {
 mod tests {
     use super::*;
 
+    const SLOWLY: Duration = Duration::from_millis(19);
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
     #[test]
-    fn the_51st_request_of_a_second_is_refused_and_told_when_to_come_back() {
+    fn the_51st_request_of_a_second_is_refused_however_slowly_they_come() {
         let limits = Limits::new(50, 500, 10);
-        let ip = "192.0.2.1".parse().unwrap();
+        let mut now = Duration::ZERO;
         for _ in 0..50 {
-            assert!(limits.admit_ip(ip).is_ok());
+            assert_eq!(limits.admit_ip(ip("192.0.2.1"), now), Ok(()));
+            now += SLOWLY;
         }
-        assert_eq!(limits.admit_ip(ip).err().map(|after| after.0), Some(1));
-        assert!(limits.admit_ip("192.0.2.2".parse().unwrap()).is_ok());
+        assert_eq!(limits.admit_ip(ip("192.0.2.1"), now), Err(RetryAfter(1)));
+        assert_eq!(limits.admit_ip(ip("192.0.2.2"), now), Ok(()));
+        assert_eq!(limits.admit_ip(ip("192.0.2.1"), Duration::from_secs(1)), Ok(()));
     }
 
     #[test]
     fn one_ipv6_network_is_one_address() {
         let limits = Limits::new(1, 1, 10);
-        assert!(limits.admit_ip("2001:db8::1".parse().unwrap()).is_ok());
-        assert!(limits.admit_ip("2001:db8::2".parse().unwrap()).is_err());
-        assert!(limits.admit_ip("2001:db8:0:1::1".parse().unwrap()).is_ok());
+        assert!(limits.admit_ip(ip("2001:db8::1"), Duration::ZERO).is_ok());
+        assert!(limits.admit_ip(ip("2001:db8::2"), Duration::ZERO).is_err());
+        assert!(limits.admit_ip(ip("2001:db8:0:1::1"), Duration::ZERO).is_ok());
+    }
+
+    #[test]
+    fn memory_is_bounded_under_a_flood_of_addresses() {
+        let limits = Limits::new(1, 1, 10);
+        for n in 0..300_000_u32 {
+            let _ = limits.admit_ip(IpAddr::V4(n.into()), Duration::ZERO);
+        }
+        let kept: usize = limits.addresses.iter().map(|shard| shard.lock().unwrap().windows.len()).sum();
+        assert!(kept <= SHARDS * (ADDRESSES + 1), "{kept}");
+        let later = WINDOW;
+        assert!(limits.admit_ip(ip("192.0.2.1"), later).is_ok());
     }
 
     #[test]

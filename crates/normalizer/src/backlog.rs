@@ -23,7 +23,8 @@ pub(crate) async fn run(bus: Arc<dyn EventBus>, clock: Arc<dyn Clock>, config: C
             for consumer in &consumers {
                 let Ok(backlog) = bus.backlog(consumer).await else { continue };
                 metrics::gauge!(names::DEPTH, "consumer" => consumer.name).set(backlog.depth as f64);
-                metrics::gauge!(names::OLDEST_SECONDS, "consumer" => consumer.name).set(backlog.oldest_age.as_secs_f64());
+                metrics::gauge!(names::OLDEST_SECONDS, "consumer" => consumer.name)
+                    .set(backlog.oldest_age.as_secs_f64());
                 let is_inbound = matches!(consumer.stream, Stream::Inbound(_));
                 let now = clock.monotonic();
                 let is_due = alerted.is_none_or(|at| now.saturating_sub(at) >= ALERT_EVERY);

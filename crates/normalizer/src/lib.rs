@@ -77,9 +77,7 @@ impl std::fmt::Debug for Deps {
 /// rung by others who make some.
 pub fn start(config: Config, deps: Deps, tasks: &Tasks, wake_outbox: Arc<Notify>) {
     let normalizer = Arc::new(Normalizer::new(config.clone(), &deps, Arc::clone(&wake_outbox)));
-    for (name, consumer) in
-        [("normalizer-live", consumer_live(&config)), ("normalizer-bulk", consumer_bulk(&config))]
-    {
+    for (name, consumer) in [("normalizer-live", consumer_live(&config)), ("normalizer-bulk", consumer_bulk(&config))] {
         let run = lane::run(Arc::clone(&normalizer), Arc::clone(&deps.bus), consumer, config.clone(), tasks.clone());
         tasks.spawn(name, run);
     }

@@ -158,8 +158,7 @@ impl Normalizer {
         let letter = reading::bury(directory, delivery, "unfinished attempts");
         let report = Report::of(std::slice::from_ref(&letter), None);
         let raw_pending = vec![RawPending { envelope, sealed: delivery.payload.clone() }];
-        let batch =
-            Batch { dead_letters: vec![letter], raw_pending, finished: vec![envelope], ..Batch::default() };
+        let batch = Batch { dead_letters: vec![letter], raw_pending, finished: vec![envelope], ..Batch::default() };
         self.store.commit(batch).await?;
         report.send();
         Ok(Settled { done: vec![delivery.token.clone()], ..Settled::default() })

@@ -5,6 +5,9 @@
 //! could store the second without the first. Nothing is claimed while something claimed is unpublished, for the same
 //! reason. Repeats are possible (a lost answer, a crash before the mark) and carry the same dedup id. It decides no
 //! order and assigns no position itself; the store does.
+//!
+//! Claims are made under an owner id that changes whenever it is uncertain what is claimed (a lost answer, a lease that
+//! may have ended): under the old id the store would hand out the later events of a partition without the earlier ones.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -50,6 +53,9 @@ pub struct Publisher {
     batch: usize,
     lease: Duration,
     ttl: Duration,
+    /// Who sequences; one id per process.
+    sequencer: Uuid,
+    /// Who claims; see the module's documentation.
     owner: Uuid,
     /// The sequencer's proof, and when to renew it.
     fence: Option<(Fence, Duration)>,
@@ -77,6 +83,7 @@ impl Publisher {
             batch: config.publish_batch,
             lease: config.publish_lease,
             ttl: config.sequencer_ttl,
+            sequencer: Uuid::now_v7(),
             owner: Uuid::now_v7(),
             fence: None,
             held: BTreeMap::new(),
@@ -88,10 +95,12 @@ impl Publisher {
     /// Sequences, claims, publishes and marks, once. On an error what is in hand stays for the next step.
     pub async fn step(&mut self) -> Result<Progress, Unavailable> {
         let mut progress = Progress { sequenced: self.sequence().await?, ..Progress::default() };
-        if self.clock.monotonic() >= self.held_until {
+        let has_work = !self.held.is_empty() || !self.unmarked.is_empty();
+        if has_work && self.clock.monotonic() >= self.held_until {
             // Another publisher may have them by now.
             self.held.clear();
             self.unmarked.clear();
+            self.owner = Uuid::now_v7();
         }
         self.mark().await?;
         if self.held.is_empty() {
@@ -105,7 +114,7 @@ impl Publisher {
     async fn sequence(&mut self) -> Result<usize, Unavailable> {
         let now = self.clock.monotonic();
         if self.fence.is_none_or(|(_, renew_at)| now >= renew_at) {
-            let fence = self.outbox.acquire_sequencer(self.owner, self.ttl).await?;
+            let fence = self.outbox.acquire_sequencer(self.sequencer, self.ttl).await?;
             self.fence = fence.map(|fence| (fence, now + self.ttl / 3));
         }
         let Some((fence, _)) = self.fence else { return Ok(0) };
@@ -122,7 +131,11 @@ impl Publisher {
     async fn claim(&mut self) -> Result<(), Unavailable> {
         // Counted from before the call, and with room for the clocks of two machines.
         let until = self.clock.monotonic() + self.lease / 4 * 3;
-        for event in self.outbox.claim(self.owner, self.batch, self.lease).await? {
+        // Forgotten first: if the answer is lost, or nobody waits for it any more, what it claimed is left to its lease.
+        let owner = std::mem::replace(&mut self.owner, Uuid::now_v7());
+        let claimed = self.outbox.claim(owner, self.batch, self.lease).await?;
+        self.owner = owner;
+        for event in claimed {
             self.held.entry(event.partition).or_default().push_back(event);
         }
         self.held_until = until;

@@ -140,8 +140,7 @@ impl Reading {
     /// Adds all that `work` adds, or nothing: if it waits or panics, its part is taken out again.
     fn isolated(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Wait>) -> Outcome {
         let (updates, origins) = (self.batch.updates.len(), self.origins.len());
-        let (parked, dead, decoded) =
-            (self.batch.parked.len(), self.batch.dead_letters.len(), self.decoded.len());
+        let (parked, dead, decoded) = (self.batch.parked.len(), self.batch.dead_letters.len(), self.decoded.len());
         let outcome = match catch_unwind(AssertUnwindSafe(|| work(self))) {
             Ok(Ok(())) => return Outcome::Done,
             Ok(Err(wait)) => Outcome::Waits(wait),
@@ -324,7 +323,11 @@ mod tests {
         };
         let mut reading = Reading::default();
         let add = |reading: &mut Reading| reading.batch.dead_letters.push(letters::of_bytes(&delivery));
-        assert!(matches!(reading.isolated(|reading| Ok(add(reading))), Outcome::Done));
+        let done = reading.isolated(|reading| {
+            add(reading);
+            Ok(())
+        });
+        assert!(matches!(done, Outcome::Done));
         let waits = reading.isolated(|reading| {
             add(reading);
             Err(Wait::Version(9))

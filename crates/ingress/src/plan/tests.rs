@@ -1,1 +1,201 @@
+use super::*;
+use common::directory::{App, Assignment, Directory, Entry, Number, Tenant};
+use common::envelope;
+use common::ids::WabaId;
+use common::keys::KeyRing;
+use common::sealing::open;
 
+const NOW: i64 = 1_795_000_000;
+
+fn ring() -> KeyRing {
+    KeyRing::parse(&KeyRing::generate_file("m1")).unwrap()
+}
+
+fn tenant(id: &str) -> TenantId {
+    TenantId::new(id).unwrap()
+}
+
+fn number(id: &str, app: &str, owner: &str) -> Entry {
+    Entry::Number(Number {
+        id: Some(NumberId::new(id).unwrap()),
+        waba: Some(WabaId::new(&format!("w{id}")).unwrap()),
+        app: AppId::new(app).unwrap(),
+        assignments: vec![Assignment { tenant: tenant(owner), valid_from: Timestamp::default() }],
+    })
+}
+
+fn directory() -> OpenDirectory {
+    let ring = ring();
+    let mut entries = vec![
+        Entry::Tenant(Tenant::create(TenantId::unassigned(), None, &ring)),
+        Entry::Tenant(Tenant::create(tenant("acme"), None, &ring)),
+        Entry::Tenant(Tenant::create(tenant("beta"), None, &ring)),
+        Entry::App(App::create(AppId::new("main").unwrap(), Provider::Meta, &["s"], &[], &ring)),
+        number("1", "main", "acme"),
+        number("2", "main", "beta"),
+        number("3", "other", "beta"),
+    ];
+    let mut suspended = Tenant::create(tenant("gone"), None, &ring);
+    suspended.status = TenantStatus::Suspended;
+    entries.extend([Entry::Tenant(suspended), number("4", "main", "gone")]);
+    let entries = entries.into_iter().map(|entry| (entry.key(), entry)).collect();
+    OpenDirectory::open(&Directory { revision: 1, entries }, &ring).unwrap()
+}
+
+fn request() -> Request {
+    Request {
+        id: RequestId::fresh(),
+        app: AppId::new("main").unwrap(),
+        source_ip: "192.0.2.1".parse().unwrap(),
+        received_at: Timestamp::from_secs(NOW),
+        trace: TraceContext::fresh(),
+    }
+}
+
+fn message(id: &str, at: i64) -> String {
+    format!(r#"{{"from":"351910000001","id":"{id}","timestamp":"{at}","type":"text","text":{{"body":"x"}}}}"#)
+}
+
+fn change(number: &str, messages: &[String]) -> String {
+    let list = messages.join(",");
+    format!(r#"{{"value":{{"metadata":{{"phone_number_id":"{number}"}},"messages":[{list}]}},"field":"messages"}}"#)
+}
+
+fn body(changes: &[String]) -> Vec<u8> {
+    format!(r#"{{"entry":[{{"id":"w","changes":[{}]}}]}}"#, changes.join(",")).into_bytes()
+}
+
+const WEEK: Duration = Duration::from_hours(192);
+
+/// What an envelope says: tenant, disposition and the ids inside.
+fn told(directory: &OpenDirectory, outgoing: &Outgoing) -> (String, Disposition, Vec<String>) {
+    let parts = envelope::decode(&outgoing.payload).unwrap();
+    let keys = directory.tenant(&parts.header.tenant).unwrap();
+    let payload = open(&parts, keys.data_key(&parts.header.key).unwrap()).unwrap();
+    let ids = match peek(&payload) {
+        Ok(peeked) => peeked.updates.iter().map(|update| update.id.as_deref().unwrap_or("-").to_owned()).collect(),
+        Err(_) => vec![String::from_utf8_lossy(&payload).into_owned()],
+    };
+    assert_eq!(parts.header.updates as usize, if peek(&payload).is_ok() { ids.len() } else { 0 });
+    (parts.header.tenant.to_string(), parts.header.disposition, ids)
+}
+
+fn envelopes(body: &[u8], verdicts: &[Verdict]) -> Vec<(String, Disposition, Vec<String>)> {
+    let (directory, request) = (directory(), request());
+    let planned = plan(body, &request, &directory, WEEK).unwrap();
+    planned.envelopes(&request, verdicts).messages.iter().map(|message| told(&directory, message)).collect()
+}
+
+fn all(ids: &[&str]) -> Vec<String> {
+    ids.iter().map(|id| (*id).to_owned()).collect()
+}
+
+#[test]
+fn one_number_is_one_envelope_with_the_very_bytes_that_came() {
+    let body = body(&[change("1", &[message("a", NOW), message("b", NOW)])]);
+    assert_eq!(envelopes(&body, &[]), [("acme".into(), Disposition::Deliver, all(&["a", "b"]))]);
+    let (directory, request) = (directory(), request());
+    let planned = plan(&body, &request, &directory, WEEK).unwrap();
+    let sealed = planned.envelopes(&request, &[]).messages.remove(0);
+    let parts = envelope::decode(&sealed.payload).unwrap();
+    assert_eq!(open(&parts, directory.tenant(&tenant("acme")).unwrap().sealing()).unwrap(), body);
+    assert_eq!(parts.header.body_sha256, hex::encode(digest::digest(&digest::SHA256, &body)));
+}
+
+#[test]
+fn tenants_of_one_body_get_an_envelope_each_in_order() {
+    let body = body(&[
+        change("1", &[message("a", NOW)]),
+        change("2", &[message("b", NOW)]),
+        change("1", &[message("c", NOW)]),
+    ]);
+    assert_eq!(
+        envelopes(&body, &[]),
+        [("acme".into(), Disposition::Deliver, all(&["a", "c"])), ("beta".into(), Disposition::Deliver, all(&["b"])),]
+    );
+}
+
+#[test]
+fn what_has_no_tenant_is_parked_and_its_neighbours_pass() {
+    let body = body(&[
+        change("1", &[message("a", NOW)]),
+        change("99", &[message("b", NOW)]),
+        change("3", &[message("c", NOW)]),
+        change("4", &[message("d", NOW)]),
+    ]);
+    assert_eq!(
+        envelopes(&body, &[]),
+        [
+            ("acme".into(), Disposition::Deliver, all(&["a"])),
+            ("_unassigned".into(), Disposition::Parked(ParkReason::UnknownTenant), all(&["b"])),
+            ("_unassigned".into(), Disposition::Parked(ParkReason::ForeignApp), all(&["c"])),
+            ("gone".into(), Disposition::Parked(ParkReason::Suspended), all(&["d"])),
+        ]
+    );
+}
+
+#[test]
+fn a_throttled_senders_updates_form_a_second_envelope() {
+    let body = body(&[change("1", &[message("a", NOW), message("b", NOW), message("c", NOW)])]);
+    let over = Verdict { known: false, over_limit: true };
+    assert_eq!(
+        envelopes(&body, &[Verdict::default(), over, Verdict::default()]),
+        [
+            ("acme".into(), Disposition::Deliver, all(&["a", "c"])),
+            ("acme".into(), Disposition::Parked(ParkReason::Throttled), all(&["b"])),
+        ]
+    );
+}
+
+#[test]
+fn what_is_older_than_the_limit_is_parked_and_what_is_as_old_is_not() {
+    let limit = i64::try_from(WEEK.as_secs()).unwrap();
+    let body = body(&[change("1", &[message("a", NOW - limit), message("b", NOW - limit - 1)])]);
+    assert_eq!(
+        envelopes(&body, &[]),
+        [
+            ("acme".into(), Disposition::Deliver, all(&["a"])),
+            ("acme".into(), Disposition::Parked(ParkReason::TooOld), all(&["b"])),
+        ]
+    );
+}
+
+#[test]
+fn unreadable_bytes_are_parked_whole() {
+    assert_eq!(
+        envelopes(b"not json", &[]),
+        [("_unassigned".into(), Disposition::Parked(ParkReason::Unreadable), all(&["not json"]))]
+    );
+}
+
+#[test]
+fn an_escaped_id_has_the_key_of_its_unescaped_twin() {
+    let (directory, request) = (directory(), request());
+    let key = |id: &str| {
+        let body = body(&[change("1", &[message(id, NOW)])]);
+        plan(&body, &request, &directory, WEEK).unwrap().candidates()[0].key.unwrap()
+    };
+    assert_eq!(key("a/b"), key(r"a\/b"));
+    assert_eq!(key("a/b"), key(r"a\u002fb"));
+    assert_ne!(key("a/b"), key("a-b"));
+}
+
+#[test]
+fn only_messages_count_against_their_sender() {
+    let status = r#"{"value":{"metadata":{"phone_number_id":"1"},"statuses":[{"id":"s","status":"sent","timestamp":"1795000000","recipient_id":"1"}]},"field":"messages"}"#;
+    let body = body(&[change("1", &[message("a", NOW)]), status.to_owned()]);
+    let (directory, request) = (directory(), request());
+    let candidates = plan(&body, &request, &directory, WEEK).unwrap().candidates();
+    assert!(candidates[0].sender.is_some());
+    assert!(candidates[1].sender.is_none());
+}
+
+#[test]
+fn envelopes_hold_no_phone_number_and_no_wamid_in_the_clear() {
+    let body = body(&[change("1", &[message("wamid.HBgMMzUxOTEwMDAwMDAx", NOW)])]);
+    let (directory, request) = (directory(), request());
+    let planned = plan(&body, &request, &directory, WEEK).unwrap();
+    let message = planned.envelopes(&request, &[]).messages.remove(0);
+    let bytes = String::from_utf8_lossy(&message.payload).into_owned();
+    assert!(!bytes.contains("351910000001") && !bytes.contains("wamid") && !message.subject.contains("3519"));
+}

@@ -1,0 +1,25 @@
+//! What Wharf promises, tried on the real binary. See the crate's documentation.
+#![expect(clippy::unwrap_used, reason = "a scenario fails by panicking")]
+
+mod binary;
+mod feed;
+mod http;
+mod meta;
+mod sender;
+mod wait;
+mod wharf;
+
+mod commands;
+mod configuration;
+mod crash;
+mod handshake;
+mod health;
+mod hostile;
+mod limits;
+mod parking;
+mod privacy;
+mod reading;
+mod rotation;
+mod stop;
+mod tenants;
+mod traffic;
