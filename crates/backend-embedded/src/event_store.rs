@@ -191,13 +191,16 @@ impl SqliteEventStore {
             .map(|c| c.2)
             .collect();
         order.sort_unstable();
-        let mut resolved = Vec::with_capacity(order.len());
+        let new: Vec<&NewUpdate> = order.iter().map(|index| &updates[*index]).collect();
+        let conversations = self.conversations.find(connection, &new, found, self.clock.now()).await?;
         for index in order {
             outcomes[index] = CommitOutcome::New;
-            let update = &updates[index];
-            let conversation = self.conversations.find(connection, update, found, self.clock.now()).await?;
-            resolved.push(Resolved { update, conversation, partition: partition(update, conversation) });
         }
+        let resolved: Vec<Resolved<'_>> = new
+            .into_iter()
+            .zip(conversations)
+            .map(|(update, conversation)| Resolved { update, conversation, partition: partition(update, conversation) })
+            .collect();
         rows::events(connection, &resolved).await?;
         rows::messages(connection, &resolved, self.clock.now()).await?;
         rows::statuses(connection, &resolved).await?;

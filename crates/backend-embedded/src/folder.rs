@@ -33,6 +33,7 @@ impl DataFolder {
         let unusable = |source| FolderError::Unusable { path: path.to_owned(), source };
         create_private(path).map_err(unusable)?;
         let lock = File::create(path.join("wharf.lock")).map_err(unusable)?;
+        sync(path).map_err(unusable)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(FolderError::InUse(path.to_owned())),
@@ -50,6 +51,25 @@ impl DataFolder {
 fn create_private(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt as _;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes the folder's own entry durable: files synced in a folder that a power cut takes away would be gone with it.
+#[cfg(unix)]
+fn sync(path: &Path) -> io::Result<()> {
+    let path = path.canonicalize()?;
+    for folder in path.ancestors().take(3) {
+        File::open(folder).and_then(|folder| folder.sync_all()).or_else(|error| match error.kind() {
+            // A folder above that is somebody else's existed before.
+            io::ErrorKind::PermissionDenied => Ok(()),
+            _ => Err(error),
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn sync(_path: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(not(unix))]

@@ -1,5 +1,6 @@
 //! The request log on SQLite.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -7,9 +8,9 @@ use common::record::{RecordBatch, RequestRecord};
 use common::{Clock, EventKey, TenantId};
 use ports::Unavailable;
 use ports::request_log::RequestLog;
-use sqlx::SqliteConnection;
+use sqlx::{Row as _, SqliteConnection};
 
-use crate::insert::Insert;
+use crate::insert::{Insert, Values};
 use crate::sqlite::{Database, unavailable};
 
 /// See the module's documentation.
@@ -35,6 +36,7 @@ impl RequestLog for SqliteRequestLog {
         let mut writer = self.database.writer().await?;
         let result = async {
             let mut transaction = writer.begin().await?;
+            let mut receipts = Receipts::new();
             for batch in batches {
                 let new = sqlx::query("INSERT OR IGNORE INTO record_batches (id, recorded_at) VALUES (?, ?)")
                     .bind(batch.id.as_bytes().to_vec())
@@ -46,10 +48,9 @@ impl RequestLog for SqliteRequestLog {
                     continue;
                 }
                 log(&mut transaction, &batch.records).await.map_err(unavailable)?;
-                for record in &batch.records {
-                    receipts(&mut transaction, record, now.as_millis()).await.map_err(unavailable)?;
-                }
+                add_up(&mut receipts, &batch.records);
             }
+            write(&mut transaction, &receipts, now.as_millis()).await.map_err(unavailable)?;
             sqlx::query("DELETE FROM record_batches WHERE recorded_at < ?")
                 .bind(now.minus(REMEMBER_BATCHES).as_millis())
                 .execute(&mut *transaction)
@@ -101,56 +102,69 @@ async fn log(connection: &mut SqliteConnection, records: &[RequestRecord]) -> Re
     .map(|_| ())
 }
 
-/// Puts response times and stopped duplicates on the rows of the messages, or aside until those are stored.
-async fn receipts(connection: &mut SqliteConnection, record: &RequestRecord, now: i64) -> Result<(), sqlx::Error> {
-    for messages in &record.messages {
-        for key in &messages.stored {
-            receipt(connection, &messages.tenant, *key, Some(record.processing_ms), None, now).await?;
-        }
-        for key in &messages.duplicates {
-            let at = record.received_at.as_millis();
-            receipt(connection, &messages.tenant, *key, None, Some(at), now).await?;
-        }
-    }
-    Ok(())
+/// What records say of one message.
+#[derive(Default)]
+struct Receipt {
+    response_time: Option<f64>,
+    duplicates: u32,
+    last_duplicate: Option<i64>,
 }
 
-async fn receipt(
-    connection: &mut SqliteConnection,
-    tenant: &TenantId,
-    key: EventKey,
-    response_time: Option<f64>,
-    duplicate_at: Option<i64>,
-    now: i64,
-) -> Result<(), sqlx::Error> {
-    let updated = sqlx::query(
-        "UPDATE messages SET response_time_ms = coalesce(response_time_ms, ?3), \
-         duplicate_count = duplicate_count + (?4 IS NOT NULL), \
-         last_duplicate_at = CASE WHEN ?4 IS NULL THEN last_duplicate_at \
-                                  ELSE max(coalesce(last_duplicate_at, 0), ?4) END \
-         WHERE tenant = ?1 AND key = ?2",
-    )
-    .bind(tenant.as_str())
-    .bind(key.0.to_vec())
-    .bind(response_time)
-    .bind(duplicate_at)
-    .execute(&mut *connection)
-    .await?;
-    if updated.rows_affected() > 0 {
-        return Ok(());
+type Receipts = HashMap<(TenantId, EventKey), Receipt>;
+
+/// Adds up what records say of each message.
+fn add_up(receipts: &mut Receipts, records: &[RequestRecord]) {
+    for record in records {
+        for messages in &record.messages {
+            for key in &messages.stored {
+                let receipt = receipts.entry((messages.tenant.clone(), *key)).or_default();
+                receipt.response_time.get_or_insert(record.processing_ms);
+            }
+            for key in &messages.duplicates {
+                let receipt = receipts.entry((messages.tenant.clone(), *key)).or_default();
+                receipt.duplicates += 1;
+                receipt.last_duplicate = receipt.last_duplicate.max(Some(record.received_at.as_millis()));
+            }
+        }
     }
-    sqlx::query(
-        "INSERT INTO message_receipts (tenant, key, response_time_ms, duplicate_count, last_duplicate_at, recorded_at) \
-         VALUES (?1, ?2, ?3, ?4 IS NOT NULL, ?4, ?5) ON CONFLICT (tenant, key) DO UPDATE SET \
-         response_time_ms = coalesce(response_time_ms, ?3), duplicate_count = duplicate_count + (?4 IS NOT NULL), \
-         last_duplicate_at = coalesce(?4, last_duplicate_at)",
-    )
-    .bind(tenant.as_str())
-    .bind(key.0.to_vec())
-    .bind(response_time)
-    .bind(duplicate_at)
-    .bind(now)
-    .execute(connection)
-    .await
-    .map(|_| ())
+}
+
+/// Puts response times and stopped duplicates on the rows of the messages, or aside until those are stored.
+async fn write(connection: &mut SqliteConnection, receipts: &Receipts, now: i64) -> Result<(), sqlx::Error> {
+    const MESSAGES: Insert = Insert {
+        head: "UPDATE messages SET response_time_ms = coalesce(response_time_ms, v.column3), \
+               duplicate_count = duplicate_count + v.column4, \
+               last_duplicate_at = CASE WHEN v.column5 IS NULL THEN last_duplicate_at \
+                                        ELSE max(coalesce(last_duplicate_at, 0), v.column5) END \
+               FROM (VALUES",
+        columns: 5,
+        tail: ") AS v WHERE messages.tenant = v.column1 AND messages.key = v.column2 \
+               RETURNING messages.tenant, messages.key",
+    };
+    const ASIDE: Insert = Insert {
+        head: "INSERT INTO message_receipts (tenant, key, response_time_ms, duplicate_count, last_duplicate_at, \
+               recorded_at) VALUES",
+        columns: 6,
+        tail: "ON CONFLICT (tenant, key) DO UPDATE SET \
+               response_time_ms = coalesce(response_time_ms, excluded.response_time_ms), \
+               duplicate_count = duplicate_count + excluded.duplicate_count, \
+               last_duplicate_at = coalesce(excluded.last_duplicate_at, last_duplicate_at)",
+    };
+    let mut rows: Vec<(&(TenantId, EventKey), &Receipt)> = receipts.iter().collect();
+    rows.sort_unstable_by_key(|(key, _)| *key);
+    let values = |(key, receipt): &(&(TenantId, EventKey), &Receipt), values: &mut Values| {
+        values.push(key.0.as_str().to_owned());
+        values.push(key.1.0.to_vec());
+        values.push(receipt.response_time);
+        values.push(receipt.duplicates);
+        values.push(receipt.last_duplicate);
+    };
+    let updated = MESSAGES.fetch(&mut *connection, &rows, values).await?;
+    let updated: HashSet<(String, Vec<u8>)> = updated.iter().map(|row| (row.get(0), row.get(1))).collect();
+    rows.retain(|(key, _)| !updated.contains(&(key.0.as_str().to_owned(), key.1.0.to_vec())));
+    let aside = |row: &(&(TenantId, EventKey), &Receipt), bound: &mut Values| {
+        values(row, bound);
+        bound.push(now);
+    };
+    ASIDE.execute(connection, &rows, aside).await.map(|_| ())
 }

@@ -124,25 +124,22 @@ async fn receipts(connection: &mut SqliteConnection, new: &[&Resolved<'_>]) -> R
     if any.is_none() {
         return Ok(());
     }
-    for each in new {
-        let updated = sqlx::query(
-            "UPDATE messages SET response_time_ms = coalesce(messages.response_time_ms, r.response_time_ms), \
-             duplicate_count = messages.duplicate_count + r.duplicate_count, \
-             last_duplicate_at = r.last_duplicate_at \
-             FROM message_receipts AS r \
-             WHERE messages.tenant = ?1 AND messages.key = ?2 AND r.tenant = ?1 AND r.key = ?2",
-        )
-        .bind(each.update.tenant.as_str())
-        .bind(key_bytes(each.update.key))
-        .execute(&mut *connection)
-        .await?;
-        if updated.rows_affected() > 0 {
-            sqlx::query("DELETE FROM message_receipts WHERE tenant = ? AND key = ?")
-                .bind(each.update.tenant.as_str())
-                .bind(key_bytes(each.update.key))
-                .execute(&mut *connection)
-                .await?;
-        }
+    const ADD: Insert = Insert {
+        head: "UPDATE messages SET response_time_ms = coalesce(messages.response_time_ms, r.response_time_ms), \
+               duplicate_count = messages.duplicate_count + r.duplicate_count, \
+               last_duplicate_at = r.last_duplicate_at FROM (VALUES",
+        columns: 2,
+        tail: ") AS v CROSS JOIN message_receipts AS r ON r.tenant = v.column1 AND r.key = v.column2 \
+               WHERE messages.tenant = r.tenant AND messages.key = r.key",
+    };
+    const REMOVE: Insert =
+        Insert { head: "DELETE FROM message_receipts WHERE (tenant, key) IN (VALUES", columns: 2, tail: ")" };
+    let values = |each: &&Resolved<'_>, values: &mut Values| {
+        values.push(each.update.tenant.as_str().to_owned());
+        values.push(key_bytes(each.update.key));
+    };
+    if ADD.execute(&mut *connection, new, values).await? > 0 {
+        REMOVE.execute(connection, new, values).await?;
     }
     Ok(())
 }

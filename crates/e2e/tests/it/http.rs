@@ -75,6 +75,24 @@ impl Connection {
         }
     }
 
+    /// Sends bytes one by one, each after a pause, until there is an answer.
+    pub(crate) fn drip(&mut self, bytes: &[u8], pause: Duration) {
+        self.stream.set_read_timeout(Some(pause)).unwrap();
+        let mut buffer = [0; 1024];
+        for byte in bytes {
+            let open = self.send(std::slice::from_ref(byte));
+            match self.stream.read(&mut buffer) {
+                Ok(count) => {
+                    self.received.extend_from_slice(&buffer[..count]);
+                    break;
+                }
+                Err(_) if open => {}
+                Err(_) => break,
+            }
+        }
+        self.stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    }
+
     /// Says that nothing more will be sent.
     pub(crate) fn finish(&self) {
         // It may be closed by now.

@@ -135,7 +135,7 @@ fn follow(child: &mut Child, log: Log) -> JoinHandle<()> {
 /// The three addresses of the banner.
 fn addresses(log: &str) -> Option<[SocketAddr; 3]> {
     let find = |label: &str| {
-        let (_, rest) = log.lines().find_map(|line| line.trim_start().split_once(label).filter(|(at, _)| at.is_empty()))?;
+        let rest = log.lines().find_map(|line| line.trim_start().strip_prefix(label))?;
         let rest = rest.trim_start().strip_prefix("http://")?;
         rest.split(['/', ' ']).next()?.parse().ok()
     };

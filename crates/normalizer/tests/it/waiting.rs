@@ -48,7 +48,7 @@ async fn an_envelope_of_a_tenant_that_the_directory_lacks_waits_for_it() {
 
 #[tokio::test]
 async fn nothing_is_pulled_before_there_is_a_directory() {
-    let scene = Scene::new();
+    let scene = Scene::with(|config| config.pull_wait = Duration::from_hours(1));
     scene.send(&webhook("messages", &[text(1)])).await;
     scene.forget_the_directory();
     let taken = scene.pull().await;

@@ -1,0 +1,85 @@
+//! Requests per second, from one address and overall. Each limit is a bucket that refills evenly: what a burst may
+//! take is exact, and what comes back while it is being sent is accounted for by the time that passed.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::http::{Answer, Connection, post};
+use crate::meta;
+use crate::wharf::{Setup, Wharf};
+
+/// Sends all requests at once over one connection from an address; the answers and how long it took.
+fn burst(wharf: &Wharf, from: [u8; 4], requests: &[Vec<u8>]) -> (Vec<Answer>, Duration) {
+    let mut connection = Connection::open_from(IpAddr::V4(Ipv4Addr::from(from)), wharf.public());
+    let start = Instant::now();
+    connection.send(&requests.concat());
+    let answers = requests.iter().map(|_| connection.answer().expect("an answer to each")).collect();
+    (answers, start.elapsed())
+}
+
+/// Asserts that a limit let the first `limit` through, then refused all but what had come back.
+fn assert_limited(answers: &[Answer], took: Duration, limit: usize) {
+    let let_through = answers.iter().filter(|answer| answer.status != 429).count();
+    let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    assert!(answers[..limit].iter().all(|answer| answer.status != 429), "{statuses:?}");
+    let came_back = (took.as_secs_f64() * f64::from(u32::try_from(limit).unwrap())).ceil();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a handful")]
+    let most = limit + came_back as usize;
+    assert!((limit..=most).contains(&let_through), "{let_through} in {took:?}, of which {most} may be: {statuses:?}");
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status == 429).collect();
+    assert!(!refused.is_empty(), "{statuses:?}");
+    for answer in refused {
+        assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    }
+}
+
+#[test]
+fn the_51st_request_of_a_second_from_one_address_is_refused() {
+    let wharf = Setup::new().start();
+    // The cheapest request there is, so that the burst is short.
+    let knock = format!("GET {} HTTP/1.1\r\nHost: wharf\r\n\r\n", meta::PATH).into_bytes();
+    let (answers, took) = burst(&wharf, [127, 0, 0, 2], &vec![knock.clone(); 70]);
+    assert_limited(&answers, took, 50);
+    assert_eq!(answers[0].status, 403);
+    let (answers, _) = burst(&wharf, [127, 0, 0, 3], &vec![knock; 50]);
+    assert!(answers.iter().all(|answer| answer.status == 403), "another address goes on: {answers:?}");
+}
+
+#[test]
+fn signed_and_forged_webhooks_count_alike_for_an_address() {
+    let wharf = Setup::new().set("WHARF__INGRESS__PER_IP_LIMIT_PER_SECOND", "5").start();
+    let body = meta::messages(&[meta::text("wamid.A", "hello")]);
+    let forged = post(meta::PATH, &meta::signature("wrong", &body), &body);
+    let (answers, _) = burst(&wharf, [127, 0, 0, 2], &vec![forged; 5]);
+    assert!(answers.iter().all(|answer| answer.status == 403), "{answers:?}");
+    let mut connection = Connection::open_from([127, 0, 0, 2].into(), wharf.public());
+    connection.send(&meta::signed(&body));
+    let answer = connection.answer().unwrap();
+    assert_eq!((answer.status, answer.header("connection")), (429, Some("close")), "{answer:?}");
+    let mut connection = Connection::open_from([127, 0, 0, 3].into(), wharf.public());
+    connection.send(&meta::signed(&body));
+    assert_eq!(connection.answer().unwrap().status, 200);
+    // Health is for the machine's own monitoring and is not limited.
+    let health = b"GET /health HTTP/1.1\r\nHost: wharf\r\n\r\n".to_vec();
+    let (answers, _) = burst(&wharf, [127, 0, 0, 2], &vec![health; 20]);
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+}
+
+#[test]
+fn the_global_limit_counts_verified_webhooks_of_all_addresses() {
+    let wharf = Setup::new().set("WHARF__INGRESS__GLOBAL_LIMIT_PER_SECOND", "4").start();
+    let body = meta::messages(&[meta::text("wamid.A", "hello")]);
+    let forged = post(meta::PATH, &meta::signature("wrong", &body), &body);
+    let (answers, _) = burst(&wharf, [127, 0, 0, 2], &vec![forged; 20]);
+    assert!(answers.iter().all(|answer| answer.status == 403), "forged ones take nothing: {answers:?}");
+    let start = Instant::now();
+    let (mut answers, _) = burst(&wharf, [127, 0, 0, 3], &vec![meta::signed(&body); 3]);
+    answers.extend(burst(&wharf, [127, 0, 0, 4], &vec![meta::signed(&body); 9]).0);
+    assert_limited(&answers, start.elapsed(), 4);
+    let metrics = wharf.metrics();
+    let refused = answers.iter().filter(|answer| answer.status == 429).count() as u64;
+    assert_eq!(metrics.count("wharf_ingress_requests_total", &[r#"status="429""#]), refused);
+}
