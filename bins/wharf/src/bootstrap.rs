@@ -9,6 +9,7 @@ use common::update::Provider;
 use common::{AppId, TenantId, Timestamp};
 use ports::directory::DirectoryStore;
 use secrecy::{ExposeSecret as _, SecretString};
+use service::keys::KeyFile;
 
 use crate::config::Config;
 
@@ -28,6 +29,20 @@ pub(crate) fn admin_token(
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     anyhow::ensure!(!text.trim().is_empty(), "{} is empty; delete it to have a new token made", path.display());
     Ok((SecretString::from(text.trim()), Some(path)))
+}
+
+/// The master keys. A missing file is made only as long as nothing is sealed: a new key opens nothing that an old one
+/// sealed.
+pub(crate) async fn keys(path: &Path, store: &dyn DirectoryStore) -> anyhow::Result<(KeyFile, bool)> {
+    let directory = store.snapshot().await.context("cannot read the directory")?;
+    if !path.exists() && !directory.entries.is_empty() {
+        anyhow::bail!(
+            "the key file {} is missing, but the data folder holds data that is sealed under its keys; put it back \
+             (or name it with WHARF__KEYS__FILE)",
+            path.display()
+        );
+    }
+    Ok(KeyFile::open_or_create(path)?)
 }
 
 /// Brings the directory to what the configuration says, and everything in it under the active master key.

@@ -85,6 +85,7 @@ pub(crate) struct Listen {
     pub(crate) public: SocketAddr,
     pub(crate) api: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) drain_pause_ms: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -150,7 +151,7 @@ pub(crate) fn load(
         }
     }
     let notes = source_names(&mut layers, environment);
-    let fixed = ["WHARF_MODE", "WHARF_DATA_DIR", "WHARF_ADMIN_TOKEN", "WHARF_CONFIG", "WHARF_LOG"];
+    let fixed = ["WHARF_MODE", "WHARF_DATA_DIR", "WHARF_ADMIN_TOKEN", "WHARF_CONFIG"];
     for name in environment.keys().filter(|name| name.starts_with("WHARF_") && !name.starts_with("WHARF__")) {
         if !fixed.contains(&name.as_str()) {
             layers.problem(name, "unknown name; keys are set as WHARF__SECTION__KEY, with two underscores");
@@ -160,7 +161,23 @@ pub(crate) fn load(
     for (flag, path, value) in flags {
         layers.text(flag, path, value);
     }
-    Loaded { config: layers.finish(check), notes }
+    let is_true = |name: &str| {
+        environment
+            .get(name)
+            .is_some_and(|text| matches!(text.to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on"))
+    };
+    let development_only: Vec<&str> =
+        ["DEBUG", "TWILIO_SKIP_VALIDATION"].into_iter().filter(|name| is_true(name)).collect();
+    let config = layers.finish(|config: &Config, problems| {
+        check(config, problems);
+        if config.mode == Mode::Production {
+            problems.extend(development_only.iter().map(|name| Problem {
+                source: (*name).to_owned(),
+                message: "is refused in production; set WHARF_MODE=development or take it away".to_owned(),
+            }));
+        }
+    });
+    Loaded { config, notes }
 }
 
 /// Lays the sources' names over what there is; flags and `WHARF__…` come after and win.
@@ -177,7 +194,11 @@ fn source_names(layers: &mut Layers, environment: &BTreeMap<String, String>) -> 
         layers.problem("WHATSAPP_ACCESS_TOKEN, WHATSAPP_TOKEN", "both are set and differ; set one");
     }
     if get("HOST").is_some() || get("PORT").is_some() {
-        let address = format!("{}:{}", get("HOST").unwrap_or("127.0.0.1"), get("PORT").unwrap_or("8080"));
+        let address = format!(
+            "{}:{}",
+            get("HOST").map_or("127.0.0.1", |host| if host == "localhost" { "127.0.0.1" } else { host }),
+            get("PORT").unwrap_or("8080")
+        );
         layers.text("HOST, PORT", "listen.public", &address);
     }
     if let Some(level) = get("LOG_LEVEL") {
@@ -193,14 +214,6 @@ fn source_names(layers: &mut Layers, environment: &BTreeMap<String, String>) -> 
     }
     if get("DEBUG").is_some_and(|text| matches!(text.to_ascii_lowercase().as_str(), "true" | "1" | "yes" | "on")) {
         layers.text("DEBUG", "log.level", "debug");
-        if get("WHARF_MODE").is_none_or(|mode| mode == "production") {
-            layers.problem("DEBUG", "is refused in production; set WHARF_MODE=development or take it away");
-        }
-    }
-    if get("TWILIO_SKIP_VALIDATION").is_some_and(|text| text.eq_ignore_ascii_case("true"))
-        && get("WHARF_MODE").is_none_or(|mode| mode == "production")
-    {
-        layers.problem("TWILIO_SKIP_VALIDATION", "is refused in production; take it away");
     }
     let unused = NOT_YET.into_iter().filter(|name| get(name).is_some());
     unused.map(|name| format!("{name} is set, but this version has no provider that uses it")).collect()

@@ -34,7 +34,7 @@ fn the_sources_names_are_understood() {
     .config
     .unwrap();
     assert_eq!(config.meta.secrets(), ["one", "two"]);
-    assert_eq!(config.ingress().sender_limit, SenderLimit { max: 7, window: Duration::from_secs(120) });
+    assert_eq!(config.ingress().sender_limit, SenderLimit { max: 7, window: Duration::from_mins(2) });
     assert_eq!(config.listen.public.port(), 9000);
     assert_eq!((config.log_level(), config.log_format()), ("warn", Some(LogFormat::Json)));
     assert_eq!(config.data_file().unwrap(), PathBuf::from("./data/messages.db"));

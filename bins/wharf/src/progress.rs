@@ -1,5 +1,6 @@
 //! Progress of a load run: one line on a terminal, a line every few seconds elsewhere.
 
+use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -12,8 +13,10 @@ pub(crate) async fn show(mut progress: watch::Receiver<Progress>, count: u64) {
     let every = if terminal { Duration::from_millis(200) } else { Duration::from_secs(5) };
     let started = tokio::time::Instant::now();
     loop {
-        tokio::time::sleep(every).await;
-        let ended = progress.has_changed().is_err();
+        let ended = tokio::select! {
+            () = tokio::time::sleep(every) => false,
+            () = ended(progress.clone()) => true,
+        };
         let now = *progress.borrow_and_update();
         let seconds = started.elapsed().as_secs_f64().max(0.001);
         #[expect(clippy::cast_precision_loss, reason = "for people")]
@@ -32,6 +35,11 @@ pub(crate) async fn show(mut progress: watch::Receiver<Progress>, count: u64) {
             return;
         }
     }
+}
+
+/// Resolves when the sender is dropped.
+async fn ended(mut progress: watch::Receiver<Progress>) {
+    while progress.changed().await.is_ok() {}
 }
 
 /// A report for people.
@@ -60,11 +68,11 @@ pub(crate) fn report(report: &Report) -> String {
         milliseconds(report.latency.max),
     );
     for (status, count) in &report.statuses {
-        text.push_str(&format!(" {status}: {count}"));
+        let _ = write!(text, " {status}: {count}");
     }
     if report.transport_errors > 0 {
         let last = report.last_transport_error.as_deref().unwrap_or("unknown");
-        text.push_str(&format!("\ntransport errors {} (last: {last})", report.transport_errors));
+        let _ = write!(text, "\ntransport errors {} (last: {last})", report.transport_errors);
     }
     text
 }

@@ -32,13 +32,12 @@ pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<ExitCode> {
     } else {
         toml::from_str(&text).with_context(|| format!("{name} is not an import file"))?
     };
-    let token = match args.token.filter(|token| !token.is_empty()) {
-        Some(token) => token,
-        None => {
-            let path = args.data_dir.join("admin.token");
-            let read = std::fs::read_to_string(&path);
-            read.with_context(|| format!("no --token, and {} cannot be read", path.display()))?.trim().to_owned()
-        }
+    let token = if let Some(token) = args.token.filter(|token| !token.is_empty()) {
+        token
+    } else {
+        let path = args.data_dir.join("admin.token");
+        let read = std::fs::read_to_string(&path);
+        read.with_context(|| format!("no --token, and {} cannot be read", path.display()))?.trim().to_owned()
     };
     let client = reqwest::Client::builder().build().context("cannot make an HTTP client")?;
     let url = format!("{}/v1/directory/import", args.api_url.trim_end_matches('/'));

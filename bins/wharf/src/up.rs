@@ -1,5 +1,6 @@
 //! `wharf up`: all jobs in one process, started in order, stopped in reverse.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ pub(crate) struct Running {
     key_file_is_new: bool,
     servers: Vec<ServerHandle>,
     readiness: Readiness,
+    drain_pause: Duration,
     tasks: Tasks,
     backend: Embedded,
     directory: Arc<DirectoryWatch>,
@@ -60,21 +62,22 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
     let metrics = Metrics::install().context("cannot install the metrics recorder")?;
     let folder = DataFolder::lock(&config.data_dir)?;
     let key_file = config.key_file();
-    let (keys, key_file_is_new) = KeyFile::open_or_create(&key_file)?;
-    let keys = Arc::new(keys);
     let (token, token_file) = bootstrap::admin_token(config, folder.path())?;
     let data_file = config.data_file().map_err(anyhow::Error::msg)?;
     if let Some(parent) = data_file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     }
     let backend = Embedded::open(&folder, &data_file, clock.clone()).await.context("cannot open the databases")?;
+    let (keys, key_file_is_new) = bootstrap::keys(&key_file, &*backend.directory).await?;
+    let keys = Arc::new(keys);
     bootstrap::directory(&*backend.directory, &keys.ring(), config, clock.now()).await?;
 
     let tasks = Tasks::new();
     let readiness = Readiness::new();
     metrics.keep_up(&tasks);
     keys.watch(&tasks);
-    rewrap_on_change(&backend, &keys, &tasks);
+    let directory_writer = Arc::new(tokio::sync::Mutex::new(()));
+    rewrap_on_change(&backend, &keys, &directory_writer, &tasks);
     let directory = watch_directory(&backend, &keys, &readiness, &tasks);
     let current: Arc<dyn Fn() -> Option<Arc<OpenDirectory>> + Send + Sync> = {
         let directory = directory.clone();
@@ -119,6 +122,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
             directory: backend.directory.clone(),
             keys: Arc::new(move || keys.ring()),
             clock,
+            directory_writer,
             admin_token: token.clone(),
             metrics: Some(metrics.clone()),
             readiness: readiness.clone(),
@@ -148,6 +152,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
         key_file_is_new,
         servers,
         readiness,
+        drain_pause: Duration::from_millis(config.listen.drain_pause_ms),
         tasks,
         backend,
         directory,
@@ -212,8 +217,14 @@ fn watch_bus(gateway: Arc<ingress::Gateway>, readiness: &Readiness, tasks: &Task
 }
 
 /// Brings everything under a new active master key as soon as the key file names one.
-fn rewrap_on_change(backend: &Embedded, keys: &Arc<KeyFile>, tasks: &Tasks) {
+fn rewrap_on_change(
+    backend: &Embedded,
+    keys: &Arc<KeyFile>,
+    directory_writer: &Arc<tokio::sync::Mutex<()>>,
+    tasks: &Tasks,
+) {
     let (store, mut changes, stopping) = (backend.directory.clone(), keys.subscribe(), tasks.clone());
+    let directory_writer = directory_writer.clone();
     tasks.spawn("rewrap", async move {
         use ports::directory::DirectoryStore as _;
         loop {
@@ -223,6 +234,7 @@ fn rewrap_on_change(backend: &Embedded, keys: &Arc<KeyFile>, tasks: &Tasks) {
             }
             let ring = changes.borrow_and_update().clone();
             let result = async {
+                let _turn = directory_writer.lock().await;
                 let entries = store.snapshot().await?.rewrap(&ring)?;
                 let count = entries.len();
                 if count > 0 {
@@ -267,6 +279,7 @@ impl Running {
     /// too long and was cut off.
     pub(crate) async fn stop(self) -> bool {
         self.readiness.drain();
+        tokio::time::sleep(self.drain_pause).await;
         for server in &self.servers {
             server.stop(true).await;
         }
@@ -328,11 +341,12 @@ async fn banner(running: &Running, config: &Config) -> String {
         running.key_file.display(),
     );
     if running.has_secrets().await {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "\n  Send a signed message:\n    wharf simulate send --url http://{}/webhooks/meta --count 1\n  \
              (it signs with WHATSAPP_APP_SECRET from the environment, or --secret)\n",
             running.public
-        ));
+        );
     } else {
         text.push_str(
             "\n  No provider has a secret yet, so every webhook is refused. Either set WHATSAPP_APP_SECRET and\n  \

@@ -49,6 +49,8 @@ pub struct Deps {
     pub keys: Arc<dyn Fn() -> Arc<KeyRing> + Send + Sync>,
     /// Measures requests.
     pub clock: Arc<dyn Clock>,
+    /// Held while the directory is read, changed and written: by every one in the process who does so.
+    pub directory_writer: Arc<tokio::sync::Mutex<()>>,
     /// The token that opens every route but health. An empty one opens nothing.
     pub admin_token: SecretString,
     /// Serves `/metrics` when given.
@@ -73,7 +75,7 @@ struct State {
     token: Token,
     metrics: Option<Metrics>,
     /// Held from reading the directory to having written it: see [`directory`].
-    importing: tokio::sync::Mutex<()>,
+    importing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What [`health_routes`] answers, for methods that it leaves over.
@@ -90,7 +92,7 @@ pub fn routes(deps: Deps) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'stati
         clock: deps.clock,
         token: Token::new(&deps.admin_token),
         metrics: deps.metrics,
-        importing: tokio::sync::Mutex::new(()),
+        importing: deps.directory_writer,
     });
     move |config| {
         let guarded = web::scope("")

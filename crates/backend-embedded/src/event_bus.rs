@@ -44,14 +44,19 @@ impl SqliteEventBus {
         clock: Arc<dyn Clock>,
         tasks: &TaskTracker,
     ) -> Result<Self, Unavailable> {
+        state::note_crash(&database).await?;
         let queues = Arc::new(Queues::load(&database, clock.now()).await.map_err(unavailable)?);
         let (commands, receiver) = mpsc::channel(QUEUED_COMMANDS);
         tasks.spawn(writer::run(database.clone(), queues.clone(), clock.clone(), receiver));
         Ok(Self { database, queues, commands, clock })
     }
 
-    pub(crate) fn stop(&self) {
+    /// Ends the writer and notes that the process ended in an orderly way.
+    pub(crate) async fn stop(&self) {
         self.queues.stop.cancel();
+        if let Err(error) = state::note_clean_end(&self.database).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the orderly end could not be noted");
+        }
     }
 
     async fn send<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Unavailable> {

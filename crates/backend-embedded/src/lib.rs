@@ -98,7 +98,7 @@ impl Embedded {
 
     /// Ends the writer and the checkpoints and closes the databases. What was acknowledged is on disk with or without it.
     pub async fn close(self) {
-        self.bus.stop();
+        self.bus.stop().await;
         for database in &self.databases {
             database.close().await;
         }

@@ -57,6 +57,7 @@ impl Database {
             .pragma("wal_autocheckpoint", "0")
             .pragma("cache_size", "-16000")
             .pragma("temp_store", "memory");
+        create_private(path).map_err(|error| Unavailable::new("the database's file", error))?;
         let mut writer = options.connect().await.map_err(unavailable)?;
         migrations
             .run_direct(None, &mut writer, false)
@@ -124,6 +125,15 @@ impl Writer<'_> {
             let _ = connection.close_hard().await;
         }
     }
+}
+
+/// Creates the file for its owner only; SQLite gives its log the same rights.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(|_| ())
 }
 
 /// Whether the database refuses the data itself, so that trying again cannot help.

@@ -97,3 +97,32 @@ async fn a_folder_in_use_is_refused_with_advice() {
     let second = DataFolder::lock(folder.path()).unwrap_err();
     assert!(second.to_string().contains("in use by another wharf process"), "{second}");
 }
+
+#[tokio::test]
+async fn a_message_that_outlives_crashes_counts_them_and_an_orderly_end_does_not() {
+    use common::envelope::Lane;
+    use ports::event_bus::{Consumer, Outgoing, Stream};
+    use std::time::Duration;
+
+    let clock = ManualClock::new();
+    let consumer = Consumer { name: "reader", stream: Stream::Inbound(Lane::Live), ack_wait: Duration::from_secs(30) };
+    let mut harness = EmbeddedHarness::open(clock.clone()).await;
+    let message = Outgoing {
+        stream: consumer.stream,
+        subject: "inbound.live.acme".into(),
+        payload: b"poison".as_slice().into(),
+        dedup_id: None,
+    };
+    assert!(harness.bus().publish(vec![message]).await[0].is_ok());
+    for deliveries in 1..=4 {
+        let pulled = harness.bus().pull(&consumer, 10, Duration::ZERO).await.unwrap();
+        assert_eq!(pulled[0].delivered, deliveries);
+        harness = harness.restart().await;
+    }
+    // The same folder, closed as a stop does.
+    harness.backend.close().await;
+    let backend = Embedded::open(&harness.locked, &harness.folder.path().join("messages.db"), clock).await.unwrap();
+    let pulled = backend.bus.pull(&consumer, 10, Duration::ZERO).await.unwrap();
+    assert_eq!(pulled[0].delivered, 5, "as after the last crash");
+    backend.close().await;
+}

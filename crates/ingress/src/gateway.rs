@@ -22,7 +22,7 @@ use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::limits::{Limits, RetryAfter};
 use crate::plan::{self, Envelopes, Planned, Request};
-use crate::records::Records;
+use crate::records::{self, Records};
 
 /// Apps without a path of their own whose secrets one request is checked against at most.
 const MAX_DEFAULT_APPS: usize = 8;
@@ -131,6 +131,9 @@ impl Gateway {
                 }
                 if !own.records.flush(&own.deps.bus).await {
                     tracing::warn!("request records wait: the bus does not take them");
+                } else if own.breaker.is_open() && records::probe(&own.deps.bus).await {
+                    // While nobody sends (a balancer that sees the red readiness), this is the only try there is.
+                    own.breaker.succeeded();
                 }
             }
             own.records.flush(&own.deps.bus).await;
@@ -149,14 +152,8 @@ impl Gateway {
         candidates(&directory, app).iter().fold(false, |found, app| app.accepts_verify_token(token) | found)
     }
 
-    /// Records a request that was refused before its body was looked at.
-    pub(crate) fn record_refusal(
-        &self,
-        request: RequestId,
-        endpoint: &'static str,
-        source_ip: IpAddr,
-        answer: &Answer,
-    ) {
+    /// Records a request that was answered before any body was looked at.
+    pub(crate) fn record_early(&self, request: RequestId, endpoint: &'static str, source_ip: IpAddr, answer: &Answer) {
         let trail = Trail { signature: Some(SignatureStatus::Skipped), ..Trail::default() };
         self.record(request, endpoint, source_ip, Duration::ZERO, answer, trail);
     }
@@ -371,9 +368,11 @@ impl Gateway {
         };
         let status = match answer.status {
             200 => "200",
+            400 => "400",
             403 => "403",
             408 => "408",
             413 => "413",
+            415 => "415",
             429 => "429",
             503 => "503",
             _ => "other",

@@ -48,20 +48,34 @@ struct Endpoint(&'static str);
 /// The handshake: the challenge for the right token, else 403.
 async fn verify(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
     let id = RequestId::fresh();
-    if let Err(answer) = gateway.admit_ip(source_ip(&request)) {
-        return respond(id, &answer);
+    let source_ip = source_ip(&request);
+    let endpoint = request.app_data::<Endpoint>().map_or("", |endpoint| endpoint.0);
+    let recorded = |answer: Answer| {
+        gateway.record_early(id, endpoint, source_ip, &answer);
+        respond(id, &answer)
+    };
+    if let Err(answer) = gateway.admit_ip(source_ip) {
+        return recorded(answer);
     }
     let app = request.match_info().get("app");
     let challenge = verification::parse_query(request.query_string());
     match challenge {
-        Some(challenge) if gateway.accepts_verify_token(app, &challenge.verify_token) => HttpResponse::Ok()
-            .insert_header((CONTENT_TYPE, "text/plain; charset=utf-8"))
-            .insert_header(("x-content-type-options", "nosniff"))
-            .insert_header(("x-request-id", id.to_string()))
-            .body(challenge.challenge),
+        Some(challenge) if gateway.accepts_verify_token(app, &challenge.verify_token) => {
+            gateway.record_early(
+                id,
+                endpoint,
+                source_ip,
+                &Answer { status: 200, code: "handshake", retry_after: None },
+            );
+            HttpResponse::Ok()
+                .insert_header((CONTENT_TYPE, "text/plain; charset=utf-8"))
+                .insert_header(("x-content-type-options", "nosniff"))
+                .insert_header(("x-request-id", id.to_string()))
+                .body(challenge.challenge)
+        }
         _ => {
             tracing::warn!(request.id = %id, "a verification request was refused");
-            respond(id, &Answer { status: 403, code: "verify-token", retry_after: None })
+            recorded(Answer { status: 403, code: "verify-token", retry_after: None })
         }
     }
 }
@@ -71,7 +85,7 @@ async fn receive(request: HttpRequest, payload: web::Payload, gateway: Data<Gate
     let endpoint = request.app_data::<Endpoint>().map_or("", |endpoint| endpoint.0);
     let source_ip = source_ip(&request);
     let refused = |answer: Answer| {
-        gateway.record_refusal(id, endpoint, source_ip, &answer);
+        gateway.record_early(id, endpoint, source_ip, &answer);
         let mut response = respond(id, &answer);
         // The rest of the body is not wanted.
         response.head_mut().set_connection_type(actix_web::http::ConnectionType::Close);

@@ -42,8 +42,8 @@ use tokio::sync::Notify;
 pub use archive::RAW_FOLDER;
 pub use config::{Config, consumer_bulk, consumer_live, consumer_recorder};
 pub use normalizer::{Normalizer, Settled, Work};
-pub use outbox::{Progress, Publisher, UNPUBLISHABLE};
-pub use recorder::{RECORDS_UNREADABLE, Recorder};
+pub use outbox::{Progress, Publisher};
+pub use recorder::Recorder;
 
 /// Gives the newest directory; `None` until there is a first complete one.
 pub type DirectoryHandle = Arc<dyn Fn() -> Option<Arc<OpenDirectory>> + Send + Sync>;

@@ -28,9 +28,6 @@ use crate::consuming::out_of_time;
 use crate::outage::Outage;
 use crate::{Config, Deps};
 
-/// Events that can never be put on the bus, by `reason` (`too_large`, `not_json`); they stay readable in the feed.
-pub const UNPUBLISHABLE: &str = "wharf_outbox_unpublishable_total";
-
 /// Events sequenced in one step.
 const SEQUENCE: usize = 4096;
 
@@ -212,7 +209,7 @@ fn message(event: &FeedEvent) -> Option<Outgoing> {
 /// It must not hold back its partition for ever, so it is skipped; the feed still has it.
 fn unpublishable(event: &FeedEvent, reason: &'static str) {
     tracing::error!(tenant = %event.tenant, event = %event.id(), reason, "an event cannot be put on the bus; read it in the feed");
-    metrics::counter!(UNPUBLISHABLE, "reason" => reason).increment(1);
+    metrics::counter!(names::OUTBOX_UNPUBLISHABLE, "reason" => reason).increment(1);
 }
 
 pub(crate) async fn run(mut publisher: Publisher, config: Config, tasks: Tasks, wake: Arc<Notify>) {

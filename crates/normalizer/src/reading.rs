@@ -278,7 +278,7 @@ fn event(parsed: Parsed) -> NewEvent {
         event_type: parsed.event_type,
         occurred_at: parsed.occurred_at,
         number: parsed.number.phone_number_id,
-        display_number: parsed.number.display_phone_number,
+        display_number: parsed.number.display_phone_number.map(e164),
         waba: parsed.number.waba_id,
         party: parsed.party,
         group: parsed.group_id,
@@ -305,6 +305,13 @@ fn event(parsed: Parsed) -> NewEvent {
             ParsedContent::Other { .. } => Detail::None,
         },
     }
+}
+
+/// A displayed number as E.164 where it is one (`4915155500011`, `+49 151 555000-11`), else as it is.
+fn e164(displayed: String) -> String {
+    let digits: String = displayed.chars().filter(char::is_ascii_digit).collect();
+    let rest = displayed.chars().all(|c| c.is_ascii_digit() || " +-()./".contains(c));
+    if rest && (7..=15).contains(&digits.len()) { format!("+{digits}") } else { displayed }
 }
 
 #[cfg(test)]

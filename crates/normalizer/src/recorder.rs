@@ -15,9 +15,6 @@ use crate::config::{Config, consumer_recorder};
 use crate::consuming::{Consuming, out_of_time};
 use crate::outage::Outage;
 
-/// Batches of request records that could not be read and were dropped.
-pub const RECORDS_UNREADABLE: &str = "wharf_recorder_unreadable_batches_total";
-
 /// The step of the recorder.
 pub struct Recorder {
     log: Arc<dyn RequestLog>,
@@ -51,7 +48,7 @@ impl Recorder {
         }
         if unreadable > 0 {
             tracing::error!(batches = unreadable, "request records that cannot be read were dropped");
-            metrics::counter!(RECORDS_UNREADABLE).increment(unreadable);
+            metrics::counter!(names::RECORDS_UNREADABLE).increment(unreadable);
         }
         Ok(deliveries.iter().map(|delivery| delivery.token.clone()).collect())
     }

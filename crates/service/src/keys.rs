@@ -54,7 +54,8 @@ impl KeyFile {
     /// Reads the file, after making one with a new key (mode 0600) if there is none. True if it was made.
     pub fn open_or_create(path: &Path) -> Result<(Self, bool), KeyFileError> {
         let io = |source| KeyFileError::Io { path: path.to_owned(), source };
-        let created = write_private(path, &KeyRing::generate_file("m1")).map_err(io)?;
+        let created =
+            write_private(path, &KeyRing::generate_file(&format!("m-{:08x}", rand::random::<u32>()))).map_err(io)?;
         Ok((Self::open(path)?, created))
     }
 

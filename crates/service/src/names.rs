@@ -33,13 +33,14 @@ pub const UNSUPPORTED: &str = "wharf_normalizer_unsupported_total";
 pub const PARKED: &str = "wharf_normalizer_parked_total";
 /// Dead letters by `reason`.
 pub const DEAD_LETTERS: &str = "wharf_normalizer_dead_letters_total";
-/// Envelopes that wait for a key or for newer software. Alert when not 0.
+/// Times an envelope was put aside to wait for a key or for newer software; each counts again when it is looked at
+/// again. Alert when it grows.
 pub const WAITING: &str = "wharf_normalizer_waiting_envelopes_total";
 /// Times the normalizer paused because something it needs is down, by `what`.
 pub const PAUSES: &str = "wharf_normalizer_pauses_total";
 /// Updates of one commit.
 pub const COMMIT_UPDATES: &str = "wharf_normalizer_commit_updates";
-/// Raw payloads that wait for the blob store.
+/// Raw payloads that could not go to the blob store at once and wait in the database.
 pub const RAW_DEFERRED: &str = "wharf_normalizer_raw_deferred_total";
 /// Age in seconds of the oldest unacknowledged message, by `consumer`.
 pub const OLDEST_SECONDS: &str = "wharf_consumer_oldest_seconds";
@@ -47,6 +48,10 @@ pub const OLDEST_SECONDS: &str = "wharf_consumer_oldest_seconds";
 pub const DEPTH: &str = "wharf_consumer_depth";
 /// Events published to the bus.
 pub const OUTBOX_PUBLISHED: &str = "wharf_outbox_published_total";
+/// Events that can never be put on the bus, by `reason` (`too_large`, `not_json`); they stay readable in the feed.
+pub const OUTBOX_UNPUBLISHABLE: &str = "wharf_outbox_unpublishable_total";
+/// Batches of request records that could not be read and were dropped. Alert when not 0.
+pub const RECORDS_UNREADABLE: &str = "wharf_recorder_unreadable_batches_total";
 /// Request records stored.
 pub const RECORDED: &str = "wharf_recorder_records_total";
 
@@ -71,12 +76,14 @@ pub fn describe() {
     describe_counter!(UNSUPPORTED, "Unsupported updates, by field and type.");
     describe_counter!(PARKED, "Envelopes parked, by reason.");
     describe_counter!(DEAD_LETTERS, "Dead letters, by reason.");
-    describe_counter!(WAITING, "Envelopes that wait for a key or for newer software.");
+    describe_counter!(WAITING, "Times an envelope was put aside to wait for a key or for newer software.");
     describe_counter!(PAUSES, "Pauses of the normalizer, by what was down.");
     describe_histogram!(COMMIT_UPDATES, "Updates of one commit.");
-    describe_counter!(RAW_DEFERRED, "Raw payloads that wait for the blob store.");
+    describe_counter!(RAW_DEFERRED, "Raw payloads that could not go to the blob store at once.");
     describe_gauge!(OLDEST_SECONDS, Unit::Seconds, "Age of the oldest unacknowledged message, by consumer.");
     describe_gauge!(DEPTH, "Unacknowledged messages, by consumer.");
     describe_counter!(OUTBOX_PUBLISHED, "Events published to the bus.");
+    describe_counter!(OUTBOX_UNPUBLISHABLE, "Events that can never be put on the bus, by reason.");
+    describe_counter!(RECORDS_UNREADABLE, "Batches of request records that could not be read.");
     describe_counter!(RECORDED, "Request records stored.");
 }

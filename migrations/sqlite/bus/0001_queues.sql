@@ -50,6 +50,21 @@ CREATE TABLE dedup (
     PRIMARY KEY (stream, dedup_id)
 ) STRICT, WITHOUT ROWID;
 
+-- One row. Whether the last process that had the file open closed it in an orderly way.
+CREATE TABLE process (
+    id    INTEGER PRIMARY KEY CHECK (id = 1),
+    clean INTEGER NOT NULL
+) STRICT;
+INSERT INTO process (id, clean) VALUES (1, 1);
+
+-- For each time it was not: the messages that may have been in somebody's hands then, which are the oldest of each
+-- work queue. They count as delivered once more, so that a message that kills its reader is noticed.
+CREATE TABLE crashes (
+    id     INTEGER PRIMARY KEY,
+    stream TEXT    NOT NULL,
+    upto   INTEGER NOT NULL
+) STRICT;
+
 -- How far each consumer of a stream with limits has read: everything up to `floor` is acknowledged, and what
 -- `consumer_acks` lists beyond it.
 CREATE TABLE consumers (

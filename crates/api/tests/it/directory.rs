@@ -81,6 +81,7 @@ async fn imports_take_turns() {
         directory: Arc::new(Slow(Arc::clone(&world))),
         keys: Arc::new(|| Arc::new(ring())),
         clock: Arc::new(common::SystemClock),
+        directory_writer: Arc::default(),
         admin_token: crate::world::TOKEN.into(),
         metrics: None,
         readiness: world.readiness.clone(),

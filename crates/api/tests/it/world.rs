@@ -61,6 +61,7 @@ impl World {
             directory: Arc::clone(self) as _,
             keys: Arc::new(move || Arc::clone(&ring)),
             clock: Arc::new(SystemClock),
+            directory_writer: Arc::default(),
             admin_token: TOKEN.into(),
             metrics: None,
             readiness: self.readiness.clone(),

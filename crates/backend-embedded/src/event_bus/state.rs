@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::Timestamp;
+use ports::Unavailable;
 use ports::event_bus::{Consumer, Retention, Stream};
 use sqlx::{AssertSqlSafe, Row as _};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::sqlite::Database;
+use crate::sqlite::{Database, unavailable};
 
 /// All queues.
 #[derive(Debug)]
@@ -33,10 +34,14 @@ struct Inner {
     /// The highest committed sequence.
     last: i64,
     stored: u64,
+    /// See [`Queue::is_time_to_prune`].
+    pruned_at: u64,
     per_subject: HashMap<Arc<str>, u64>,
     consumers: HashMap<&'static str, Reader>,
     dedup: HashMap<String, (i64, Timestamp)>,
     dedup_order: VecDeque<(Timestamp, String)>,
+    /// For each crash the last message that may have been in somebody's hands.
+    crashes: Vec<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +97,7 @@ impl Queues {
                 inner.dedup_order.push_back((at, row.get(0)));
                 inner.dedup.insert(row.get(0), (row.get(1), at));
             }
+            inner.crashes = crashes(database, stream).await?;
             queues.insert(stream, Queue { stream, inner: Mutex::new(inner), arrived: Notify::new() });
         }
         Ok(Self { queues, stop: CancellationToken::new() })
@@ -100,6 +106,56 @@ impl Queues {
     pub(super) fn get(&self, stream: Stream) -> &Queue {
         &self.queues[&stream]
     }
+}
+
+/// Crashes this far back are remembered.
+const REMEMBERED_CRASHES: i64 = 100;
+/// The oldest messages that readers may have had in hand.
+const IN_HAND: i64 = 1024;
+
+/// Notes a crash of the process before this one, and returns all that still concern a message.
+pub(super) async fn note_crash(database: &Database) -> Result<(), Unavailable> {
+    let mut writer = database.writer().await?;
+    let mut transaction = writer.begin().await?;
+    let result = async {
+        let clean: bool = sqlx::query_scalar("SELECT clean FROM process").fetch_one(&mut *transaction).await?;
+        for stream in Stream::ALL {
+            if clean || !matches!(stream.retention(), Retention::WorkQueue { .. }) {
+                continue;
+            }
+            let table = stream.name();
+            let sql = format!(
+                "INSERT INTO crashes (stream, upto) SELECT ?, max(seq) FROM (SELECT seq FROM {table} ORDER BY seq LIMIT ?) \
+                 HAVING max(seq) IS NOT NULL"
+            );
+            sqlx::query(AssertSqlSafe(sql)).bind(table).bind(IN_HAND).execute(&mut *transaction).await?;
+        }
+        sqlx::query("DELETE FROM crashes WHERE id <= (SELECT max(id) FROM crashes) - ?")
+            .bind(REMEMBERED_CRASHES)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query("UPDATE process SET clean = 0").execute(&mut *transaction).await?;
+        sqlx::Result::Ok(())
+    }
+    .await;
+    result.map_err(unavailable)?;
+    transaction.commit().await.map_err(unavailable)
+}
+
+/// Notes that the process ends in an orderly way.
+pub(super) async fn note_clean_end(database: &Database) -> Result<(), Unavailable> {
+    let mut writer = database.writer().await?;
+    let mut transaction = writer.begin().await?;
+    sqlx::query("UPDATE process SET clean = 1").execute(&mut *transaction).await.map_err(unavailable)?;
+    transaction.commit().await.map_err(unavailable)
+}
+
+async fn crashes(database: &Database, stream: Stream) -> Result<Vec<i64>, sqlx::Error> {
+    let sql = format!(
+        "SELECT upto FROM crashes WHERE stream = ? AND upto >= (SELECT coalesce(min(seq), 0) FROM {})",
+        stream.name()
+    );
+    sqlx::query_scalar(AssertSqlSafe(sql)).bind(stream.name()).fetch_all(&database.readers).await
 }
 
 impl Queue {
@@ -165,12 +221,14 @@ impl Queue {
         now: Duration,
     ) {
         let mut inner = self.lock();
-        let Inner { consumers, per_subject, .. } = &mut *inner;
+        let Inner { consumers, per_subject, crashes, .. } = &mut *inner;
         let Some(reader) = consumers.get_mut(consumer.name) else { return };
         for (seq, subject) in messages {
+            let before = crashes.iter().filter(|upto| seq <= **upto).count();
+            let delivered = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
             let subject = per_subject.get_key_value(subject).map_or_else(|| Arc::from(subject), |(key, _)| key.clone());
             let until = now + consumer.ack_wait;
-            reader.leases.insert(seq, Lease { until, delivered: 1, subject });
+            reader.leases.insert(seq, Lease { until, delivered, subject });
             reader.due.insert((until, seq));
         }
         reader.cursor = reader.cursor.max(last);
@@ -312,6 +370,14 @@ impl Queue {
         inner.stored = inner.stored.saturating_sub(count);
         // Subjects of such a stream have no quota.
         inner.per_subject.clear();
+    }
+
+    /// True once in so many committed messages: to look for ones that are too old.
+    pub(super) fn is_time_to_prune(&self, every: u64) -> bool {
+        let mut inner = self.lock();
+        let due = inner.last.unsigned_abs() / every > inner.pruned_at;
+        inner.pruned_at = inner.last.unsigned_abs() / every;
+        due
     }
 
     pub(super) fn stored(&self) -> u64 {

@@ -19,6 +19,8 @@ use super::state::{Queue, Queues};
 use crate::insert::Insert;
 use crate::sqlite::{Database, is_data_error, unavailable};
 
+/// Messages of one commit. Described with all other metrics in `service::names`, which backends do not see.
+const COMMIT_MESSAGES: &str = "wharf_bus_commit_messages";
 /// Messages in one transaction, so that no caller waits for a giant one.
 const MAX_BATCH: usize = 1024;
 /// Bytes in one transaction.
@@ -75,7 +77,7 @@ pub(super) async fn run(
             bytes += more_bytes;
             batch.push(next);
         }
-        metrics::histogram!("wharf_bus_commit_messages").record(count as f64);
+        metrics::histogram!(COMMIT_MESSAGES).record(count as f64);
         commit(&database, &queues, clock.now(), batch, bytes).await;
     }
 }
@@ -264,7 +266,8 @@ async fn prune(
     now: Timestamp,
 ) -> Result<u64, Unavailable> {
     let Retention::Limits { max_messages, max_age } = stream.retention() else { return Ok(0) };
-    if queue.stored() < max_messages + PRUNE_STEP {
+    let over = queue.stored() >= max_messages + PRUNE_STEP;
+    if !over && !queue.is_time_to_prune(PRUNE_STEP / 2) {
         return Ok(0);
     }
     let keep_after = queue.last() - i64::try_from(max_messages).unwrap_or(i64::MAX);

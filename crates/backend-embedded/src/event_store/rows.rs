@@ -119,11 +119,6 @@ pub(super) async fn messages(
 
 /// Adds what request records said of these messages before they were stored.
 async fn receipts(connection: &mut SqliteConnection, new: &[&Resolved<'_>]) -> Result<(), sqlx::Error> {
-    let any: Option<i64> =
-        sqlx::query_scalar("SELECT 1 FROM message_receipts LIMIT 1").fetch_optional(&mut *connection).await?;
-    if any.is_none() {
-        return Ok(());
-    }
     const ADD: Insert = Insert {
         head: "UPDATE messages SET response_time_ms = coalesce(messages.response_time_ms, r.response_time_ms), \
                duplicate_count = messages.duplicate_count + r.duplicate_count, \
@@ -134,6 +129,11 @@ async fn receipts(connection: &mut SqliteConnection, new: &[&Resolved<'_>]) -> R
     };
     const REMOVE: Insert =
         Insert { head: "DELETE FROM message_receipts WHERE (tenant, key) IN (VALUES", columns: 2, tail: ")" };
+    let any: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM message_receipts LIMIT 1").fetch_optional(&mut *connection).await?;
+    if any.is_none() {
+        return Ok(());
+    }
     let values = |each: &&Resolved<'_>, values: &mut Values| {
         values.push(each.update.tenant.as_str().to_owned());
         values.push(key_bytes(each.update.key));

@@ -208,6 +208,11 @@ impl Wharf {
         setup
     }
 
+    /// Stops it; all that it has said.
+    pub(crate) fn stop_and_read_log(self) -> String {
+        self.stop().log.text()
+    }
+
     fn wait(&mut self) {
         let _ = self.child.wait();
         if let Some(reader) = self.reader.take() {
