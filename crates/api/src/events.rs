@@ -26,6 +26,8 @@ struct Page {
 /// `GET /v1/events`
 pub(crate) async fn read(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let mut query = Query::parse(request.query_string(), &["after", "limit", "type", "tenant"]);
+    // A reader that starts has no cursor; an empty tenant, in contrast, is a mistake that must not show every tenant.
+    query.forget_empty(&["after", "limit", "type"]);
     let after = query.read("after", cursor).unwrap_or(0);
     let limit = query.number("limit", 1..=MAX_LIMIT).unwrap_or(DEFAULT_LIMIT);
     let filter = FeedFilter { tenant: query.tenant(), event_type: query.read("type", event_type) };

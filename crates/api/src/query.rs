@@ -45,6 +45,11 @@ impl Query {
         query
     }
 
+    /// Lets these parameters be empty, which is the same as not given.
+    pub(crate) fn forget_empty(&mut self, names: &[&'static str]) {
+        self.values.retain(|name, value| !(value.is_empty() && names.contains(name)));
+    }
+
     /// Notes an error. The same is noted once.
     pub(crate) fn error(&mut self, field: &'static str, message: impl Into<String>) {
         let error = FieldError::new(field, message);

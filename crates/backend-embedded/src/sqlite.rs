@@ -66,7 +66,7 @@ impl Database {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(Duration::from_secs(5))
-            .connect_lazy_with(options.clone().read_only(true).pragma("query_only", "1"));
+            .connect_lazy_with(options.clone().read_only(true).pragma("query_only", "1").pragma("cache_size", "-2000"));
         let database = Arc::new(Self {
             options,
             path: path.to_owned(),

@@ -63,9 +63,9 @@ async fn bad_values_are_refused_by_field() {
     let world = Arc::new(World::default());
     let long = "a".repeat(10_000);
     let cases = [
-        ("after", vec!["", "-1", "%2B1", "x", "9223372036854775808", "1%20", "%00", "%ff", &long]),
-        ("limit", vec!["0", "1001", "-5", "", "99999999999999999999999999"]),
-        ("type", vec!["", "Wharf", "a%00", "%ff", "*", &long]),
+        ("after", vec!["-1", "%2B1", "x", "9223372036854775808", "1%20", "%00", "%ff", &long]),
+        ("limit", vec!["0", "1001", "-5", "99999999999999999999999999"]),
+        ("type", vec!["Wharf", "a%00", "%ff", "*", &long]),
         ("tenant", vec!["", "A", "%00"]),
     ];
     for (field, values) in cases {
@@ -74,6 +74,7 @@ async fn bad_values_are_refused_by_field() {
         }
     }
     assert_eq!(world.refused("/v1/events?cursor=1").await, ["query"]);
+    assert_eq!(world.get("/v1/events?after=&limit=&type=").await.status, 200);
     assert!(world.read.lock().unwrap().is_empty());
 }
 

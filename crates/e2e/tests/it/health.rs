@@ -32,10 +32,8 @@ fn every_listener_tells_whether_the_process_lives_and_is_ready() {
 #[test]
 fn without_a_secret_nothing_is_ready_and_every_webhook_is_refused() {
     let wharf = Setup::without_provider().start();
-    let expected = READY.replace("\"ready\"", "\"not_ready\"").replace(
-        r#""secrets":{"ok":true"#,
-        r#""secrets":{"ok":false"#,
-    );
+    let expected =
+        READY.replace("\"ready\"", "\"not_ready\"").replace(r#""secrets":{"ok":true"#, r#""secrets":{"ok":false"#);
     for address in [wharf.public(), wharf.api(), wharf.admin()] {
         let answer = get(address, "/ready", "");
         assert_eq!((answer.status, answer.text()), (503, expected.as_str()));

@@ -216,9 +216,7 @@ fn broken_http_is_refused_without_harm() {
 fn one_entry_with_several_tenants_and_a_bad_update_is_split() {
     let mut wharf = victim();
     let change = |number: &str, list: &str| {
-        format!(
-            r#"{{"field":"messages","value":{{"metadata":{{"phone_number_id":"{number}"}},"messages":[{list}]}}}}"#
-        )
+        format!(r#"{{"field":"messages","value":{{"metadata":{{"phone_number_id":"{number}"}},"messages":[{list}]}}}}"#)
     };
     let text = |id: &str| format!(r#"{{"id":"{id}","from":"351910000001","type":"text","text":{{"body":"hi"}}}}"#);
     let body = format!(

@@ -65,7 +65,7 @@ fn what_belongs_to_nobody_or_comes_too_late_is_taken_and_parked() {
         let label = format!(r#"disposition="{reason}""#);
         assert_eq!(metrics.count("wharf_ingress_envelopes_total", &[&label]), envelopes, "{reason}");
     }
-    assert_eq!(metrics.count("wharf_ingress_requests_total", &[r#"status="200""#]), 8);
+    assert_eq!(metrics.count("wharf_ingress_requests_total", &[r#"status="200""#, r#"signature="valid""#]), 8);
     assert!(wharf.log().contains("Unknown Tenant"), "the log says so in these words");
     assert_eq!(wharf.ask_json("/messages")["total"], 3);
 }

@@ -41,8 +41,19 @@ fn personal(value: &Value, found: &mut BTreeSet<String>) {
         Value::Object(members) => {
             for (name, member) in members {
                 let of_a_person = [
-                    "from", "wa_id", "user_id", "from_user_id", "recipient_id", "recipient_user_id", "id", "body",
-                    "name", "username", "display_phone_number", "message_id", "caption",
+                    "from",
+                    "wa_id",
+                    "user_id",
+                    "from_user_id",
+                    "recipient_id",
+                    "recipient_user_id",
+                    "id",
+                    "body",
+                    "name",
+                    "username",
+                    "display_phone_number",
+                    "message_id",
+                    "caption",
                 ];
                 match member {
                     Value::String(text) if of_a_person.contains(&name.as_str()) => {
@@ -81,7 +92,10 @@ fn logs_metrics_and_file_names_tell_nothing_of_people_and_secrets() {
         meta::deliver_to(wharf.public(), PATH, "wrong", body);
         crate::http::exchange(wharf.public(), &post(PATH, &format!("X-Hub-Signature-256: {phone}\r\n"), body));
         crate::http::exchange(wharf.public(), &post(&format!("/webhooks/meta/{phone}"), "", body));
-        crate::http::exchange(wharf.public(), &post(&format!("/{phone}?{phone}"), "Content-Length: 351987654321x\r\n", body));
+        crate::http::exchange(
+            wharf.public(),
+            &post(&format!("/{phone}?{phone}"), "Content-Length: 351987654321x\r\n", body),
+        );
     }
     let handshake = |token: &str| format!("{PATH}?hub.mode=subscribe&hub.verify_token={token}&hub.challenge={phone}");
     crate::http::get(wharf.public(), &handshake(VERIFY_TOKEN), "");
@@ -137,8 +151,8 @@ fn what_is_stored_of_a_webhook_raw_is_sealed() {
     meta::accepted(wharf.public(), &body);
     meta::accepted(wharf.public(), format!("unreadable: {words}").as_bytes());
     wharf.wait_for_message("wamid.SEALED");
-    let data = wharf.setup().data();
-    drop(wharf);
+    let setup = wharf.stop();
+    let data = setup.data();
     let blobs: Vec<_> = tree(&data.join("blobs")).into_iter().filter(|path| path.is_file()).collect();
     assert!(!blobs.is_empty());
     for blob in blobs {

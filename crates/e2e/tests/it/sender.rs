@@ -77,12 +77,12 @@ impl Sender {
         });
     }
 
-    /// Waits for the end. Everything genuine must have been acknowledged, everything forged refused.
+    /// Waits for the end. Everything genuine must have been acknowledged, and of what is forged nothing (while nobody
+    /// listens it is not refused either).
     pub(crate) fn finish(self) -> Report {
         let report = self.thread.join().unwrap();
         assert_eq!((report.gave_up, report.unsettled), (0, 0), "{:?}", report.statuses);
         assert!(report.unexpected.is_empty(), "{:?}", report.unexpected);
-        assert_eq!(report.forged_sent, report.forged_refused);
         report
     }
 }

@@ -16,7 +16,7 @@ fn a_stop_under_load_is_a_success_and_loses_nothing() {
     let wharf = wharf.stop().start();
     let report = sender.finish();
     let sent = genuine(traffic);
-    let events = wharf.events_when(sent.len());
+    let events = wharf.settled_events();
     assert_exactly_once(&events, &report.acknowledged, &sent);
     assert!(!report.statuses.contains_key(&500), "{:?}", report.statuses);
 }

@@ -255,7 +255,7 @@ fn an_import_needs_the_token_and_a_running_process() {
     assert_eq!(missing.code, Some(1), "{missing:?}");
     assert!(missing.stderr.contains("admin.token"), "{missing:?}");
     let token = wharf.token.clone();
-    drop(wharf);
+    let _folder = wharf.stop();
     let gone = binary::run(&["tenants", "import", "--api-url", &url, "--token", &token, file], &[]);
     assert_eq!(gone.code, Some(1), "{gone:?}");
     assert!(gone.stderr.contains("is `wharf up` running?"), "{gone:?}");

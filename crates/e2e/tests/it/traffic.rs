@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use simulator::{Mix, Number, Traffic, UpdateKind};
 
-use crate::feed::assert_exactly_once;
+use crate::feed::{assert_exactly_once, expected_events};
 use crate::meta::{DISPLAY, WABA};
 use crate::sender::{self, delivery, genuine, traffic};
 use crate::wharf::Setup;
@@ -18,16 +18,18 @@ fn what_is_acknowledged_comes_out_exactly_once_and_what_is_forged_is_refused() {
     let acknowledged: BTreeSet<_> = report.acknowledged.iter().cloned().collect();
     assert!(report.forged_sent > 0);
     assert_eq!(report.statuses.get(&403), Some(&report.forged_refused), "all forged ones, and nothing else");
+    assert_eq!(report.forged_sent, report.forged_refused);
     assert_eq!(report.acknowledged_posts, report.posts - report.forged_sent);
     assert_eq!(acknowledged, genuine(traffic), "without a crash everything is acknowledged");
 
-    let events = wharf.events_when(acknowledged.len());
-    assert_exactly_once(&events, &acknowledged, &acknowledged);
+    let events = wharf.settled_events();
+    assert_exactly_once(&events, &report.acknowledged, &acknowledged);
+    assert_eq!(events.len(), expected_events(&report.acknowledged));
     for kind in [UpdateKind::Message, UpdateKind::Status, UpdateKind::Other] {
         assert!(acknowledged.iter().any(|update| update.kind == kind), "{kind}");
     }
 
-    let repeated = report.acknowledged_updates - acknowledged.len() as u64;
+    let repeated = report.acknowledged_updates - events.len() as u64;
     assert!(repeated > 0);
     let metrics = wharf.metrics();
     let stopped_at_the_door = metrics.count("wharf_ingress_updates_total", &[r#"admission="known""#]);
@@ -35,7 +37,7 @@ fn what_is_acknowledged_comes_out_exactly_once_and_what_is_forged_is_refused() {
     assert!(stopped_at_the_door > 0);
     assert!(stopped_at_the_door + folded >= repeated, "{stopped_at_the_door} + {folded} of {repeated}");
     let new = metrics.count("wharf_normalizer_updates_total", &[r#"outcome="new""#]);
-    assert_eq!(new, acknowledged.len() as u64);
+    assert_eq!(new, events.len() as u64 + 1, "the marker included");
     assert_eq!(metrics.count("wharf_normalizer_updates_total", &[r#"outcome="dead_letter""#]), 0);
     let refused = metrics.count("wharf_ingress_requests_total", &[r#"status="403""#, r#"signature="invalid""#]);
     assert_eq!(refused, report.forged_refused);
@@ -52,9 +54,9 @@ fn large_batches_over_several_numbers_come_out_whole() {
     let traffic = Traffic { batch: 250, mixed_numbers: true, numbers: numbers.collect(), ..traffic(2, 12) };
     let report = sender::start(traffic.clone(), delivery(wharf.public())).finish();
     let sent = genuine(traffic);
-    let events = wharf.events_when(sent.len());
+    let events = wharf.settled_events();
     assert_exactly_once(&events, &report.acknowledged, &sent);
-    assert_eq!(events.len(), sent.len());
+    assert_eq!(events.len(), expected_events(&report.acknowledged));
 }
 
 #[test]

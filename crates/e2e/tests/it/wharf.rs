@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::feed::{Event, Page};
 use crate::http::{self, Answer};
 use crate::meta::{SECRET, VERIFY_TOKEN};
-use crate::{binary, wait};
+use crate::{binary, meta, wait};
 
 /// What a process is started with. Copies share the folder.
 #[derive(Clone, Debug)]
@@ -278,6 +278,16 @@ impl Wharf {
             cursor = next;
             events.iter().any(|event| event.data.message_id.as_deref() == Some(id)).then_some(())
         });
+    }
+
+    /// The feed, once all has been dealt with that was answered so far.
+    pub(crate) fn settled_events(&self) -> Vec<Event> {
+        let marker = "wamid.MARKER";
+        meta::accepted(self.public(), &meta::messages(&[meta::text(marker, "all before this")]));
+        self.wait_for_message(marker);
+        let mut events = self.events();
+        events.retain(|event| event.data.message_id.as_deref() != Some(marker));
+        events
     }
 
     pub(crate) fn metrics(&self) -> Metrics {

@@ -68,7 +68,8 @@ fn unreadable() -> Vec<Row> {
         ("two lists of messages", value_as(r#""messages":[],"messages":[]"#)),
         ("two metadata", value_as(r#""metadata":{},"messages":[]"#)),
         ("two numbers addressed", {
-            let two = r#"{"entry":[{"changes":[{"value":{"metadata":{"phone_number_id":"1","phone_number_id":"2"}}}]}]}"#;
+            let two =
+                r#"{"entry":[{"changes":[{"value":{"metadata":{"phone_number_id":"1","phone_number_id":"2"}}}]}]}"#;
             two.as_bytes().to_vec()
         }),
         ("a hundred thousand open brackets", b"[".repeat(100_000)),

@@ -32,7 +32,8 @@ fn ids() -> Vec<Row> {
         id("the same id in raw UTF-8", "\"wamid.ä😀\"", "wamid.I6"),
         id("an id with quotes and backslashes", r#""wamid.\"\\'""#, "wamid.I7").texts([r#"wamid."\'"#]),
         id("an id like a path", r#""../../etc/passwd""#, "wamid.I8").texts(["../../etc/passwd"]),
-        id("an id like a statement", r#""'; DROP TABLE messages; --""#, "wamid.I9").texts(["'; DROP TABLE messages; --"]),
+        id("an id like a statement", r#""'; DROP TABLE messages; --""#, "wamid.I9")
+            .texts(["'; DROP TABLE messages; --"]),
         id("an id that is a number", "12345", "wamid.I10").texts(["12345"]),
         id("an id that is the same number as text", "\"12345\"", "wamid.I11"),
         id("an id that is an object", r#"{"id":"wamid.X"}"#, "wamid.I12").dead(1),
@@ -79,8 +80,12 @@ fn texts() -> Vec<Row> {
             .texts(["wamid.T14"]),
         content("a number with an absurd exponent", "wamid.T15", r#"{"body":"a"},"x":1e999999999,"y":-1e-999999999"#)
             .texts(["wamid.T15"]),
-        content("a number of ten thousand digits", "wamid.T16", &format!(r#"{{"body":"a"}},"x":{}"#, "9".repeat(10_000)))
-            .texts(["wamid.T16"]),
+        content(
+            "a number of ten thousand digits",
+            "wamid.T16",
+            &format!(r#"{{"body":"a"}},"x":{}"#, "9".repeat(10_000)),
+        )
+        .texts(["wamid.T16"]),
         content("an absurd number in an unknown message", "wamid.T17", r#"1,"x":1e999999999,"type2":"y""#)
             .event("unsupported wamid.T17"),
     ]
@@ -121,8 +126,11 @@ fn statuses() -> Vec<Row> {
         status("a status with two words", r#""id":"wamid.S4","status":"sent","status":"read""#).dead(1),
         status("errors that are no list", r#""id":"wamid.S5","status":"failed","errors":"all""#)
             .event("message.status wamid.S5 failed"),
-        status("a status with a code beyond all numbers", r#""id":"wamid.S6","status":"failed","errors":[{"code":1e99}]"#)
-            .event("message.status wamid.S6 failed"),
+        status(
+            "a status with a code beyond all numbers",
+            r#""id":"wamid.S6","status":"failed","errors":[{"code":1e99}]"#,
+        )
+        .event("message.status wamid.S6 failed"),
         status("a status with prices of the wrong kind", r#""id":"wamid.S7","status":"sent","pricing":[1]"#)
             .event("message.status wamid.S7 sent"),
         status("a status of a wrong recipient", r#""id":"wamid.S8","status":"sent","recipient_id":{"x":1}"#)
@@ -159,7 +167,11 @@ fn surroundings() -> Vec<Row> {
         metadata("a number id that is a number", "wamid.R10", r#"{"phone_number_id":777}"#),
         metadata("a number id like a path", "wamid.R11", r#"{"phone_number_id":"../x y"}"#),
         metadata("a number id with a wildcard", "wamid.R12", r#"{"phone_number_id":"inbound.>"}"#),
-        metadata("a number id that is too long", "wamid.R13", &format!(r#"{{"phone_number_id":"{}"}}"#, "7".repeat(500))),
+        metadata(
+            "a number id that is too long",
+            "wamid.R13",
+            &format!(r#"{{"phone_number_id":"{}"}}"#, "7".repeat(500)),
+        ),
         metadata("a number id with a lone surrogate", "wamid.R14", r#"{"phone_number_id":"\ud83d"}"#),
         field("a field that nobody knows", "\"horoscopes\""),
         field("a field that is a number", "7"),
@@ -170,8 +182,11 @@ fn surroundings() -> Vec<Row> {
             messages_as(r#"[{"id":"wamid.R19","type":"hologram\n{x=\"y\"}","hologram":{}}]"#),
         )
         .event("unsupported wamid.R19"),
-        taken("an object of another product", String::from_utf8_lossy(&whole).replace("whatsapp_business_account", "page"))
-            .texts(["wamid.R20"]),
+        taken(
+            "an object of another product",
+            String::from_utf8_lossy(&whole).replace("whatsapp_business_account", "page"),
+        )
+        .texts(["wamid.R20"]),
         row("the same webhook again", signed(&whole), 200),
     ]
 }

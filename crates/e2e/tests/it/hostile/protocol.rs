@@ -36,7 +36,9 @@ pub(super) fn rows() -> Vec<Row> {
 fn methods() -> Vec<Row> {
     let mut rows: Vec<_> = ["PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PURGE", "post", "GETT"]
         .into_iter()
-        .map(|method| row(format!("the method {method}"), request(&format!("{method} {PATH} HTTP/1.1"), HOST, b""), 405))
+        .map(|method| {
+            row(format!("the method {method}"), request(&format!("{method} {PATH} HTTP/1.1"), HOST, b""), 405)
+        })
         .collect();
     let body = messages(&[text("wamid.NEVER", "hello")]);
     let signed_put = String::from_utf8(signed(&body)).unwrap().replacen("POST", "PUT", 1);
@@ -47,7 +49,11 @@ fn methods() -> Vec<Row> {
         row("OPTIONS of everything", request("OPTIONS * HTTP/1.1", HOST, b""), 404),
         row("a method of symbols", request(&format!("P@ST {PATH} HTTP/1.1"), HOST, b""), 400),
         row("no method", request(&format!(" {PATH} HTTP/1.1"), HOST, b""), 400),
-        row("a GET with a body", request(&format!("GET {PATH} HTTP/1.1"), "Host: wharf\r\nContent-Length: 2\r\n", b"{}"), 403),
+        row(
+            "a GET with a body",
+            request(&format!("GET {PATH} HTTP/1.1"), "Host: wharf\r\nContent-Length: 2\r\n", b"{}"),
+            403,
+        ),
     ]);
     rows
 }
@@ -202,7 +208,11 @@ fn versions() -> Vec<Row> {
     vec![
         row("HTTP/1.0", request(&format!("POST {PATH} HTTP/1.0"), &headers, &old.body), 200).texts(["wamid.V1"]),
         row("HTTP/1.0 without a length", request(&format!("POST {PATH} HTTP/1.0"), "", b""), 400),
-        row("HTTP/1.0 in chunks", request(&format!("POST {PATH} HTTP/1.0"), "Transfer-Encoding: chunked\r\n", b"0\r\n\r\n"), 400),
+        row(
+            "HTTP/1.0 in chunks",
+            request(&format!("POST {PATH} HTTP/1.0"), "Transfer-Encoding: chunked\r\n", b"0\r\n\r\n"),
+            400,
+        ),
         row("HTTP/1.2", line("HTTP/1.2"), 400),
         row("HTTP/0.9", b"GET /webhooks/meta\r\n\r\n".to_vec(), 400),
         row("HTTP/2 without TLS", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), 400),
@@ -212,10 +222,18 @@ fn versions() -> Vec<Row> {
         row("zeros", vec![0; 1000], 400),
         row("nothing", Vec::new(), 0).answers(&[]).half_closed(),
         row("half a line", b"POST /webh".to_vec(), 0).answers(&[]).half_closed(),
-        row("line ends without carriage returns", {
-            let good = String::from_utf8(request(&format!("POST {PATH} HTTP/1.1"), "Host: a\r\nContent-Length: 0\r\n", b""));
-            good.unwrap().replace("\r\n", "\n")
-        }, 403),
+        row(
+            "line ends without carriage returns",
+            {
+                let good = String::from_utf8(request(
+                    &format!("POST {PATH} HTTP/1.1"),
+                    "Host: a\r\nContent-Length: 0\r\n",
+                    b"",
+                ));
+                good.unwrap().replace("\r\n", "\n")
+            },
+            403,
+        ),
     ]
 }
 

@@ -50,10 +50,18 @@ pub(super) fn rows() -> Vec<Row> {
         row("a secret with a line end", signed_by(&format!("{SECRET}\n")), 403),
         row("the verify token as secret", signed_by(meta::VERIFY_TOKEN), 403),
         row("another body's signature", value(&simulator::sign(SECRET, b"{}")), 403),
-        row("the signature of the body and a line end", value(&simulator::sign(SECRET, &[&body, &b"\n"[..]].concat())), 403),
+        row(
+            "the signature of the body and a line end",
+            value(&simulator::sign(SECRET, &[&body, &b"\n"[..]].concat())),
+            403,
+        ),
         row("an unsigned body that is no JSON", post(PATH, "", b"\xff"), 403),
         row("an unsigned empty body", post(PATH, "", b""), 403),
-        row("the default app's signature on another app's path", meta::signed_to("/webhooks/meta/other", SECRET, &body), 403),
+        row(
+            "the default app's signature on another app's path",
+            meta::signed_to("/webhooks/meta/other", SECRET, &body),
+            403,
+        ),
         row("an app that does not exist", meta::signed_to("/webhooks/meta/nobody", SECRET, &body), 403),
     ];
     // What looks odd and is right.
