@@ -9,6 +9,7 @@ mod oddities;
 mod protocol;
 mod signatures;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -87,7 +88,7 @@ impl Row {
         Self { dead: updates, ..self }
     }
 
-    fn to_head(self) -> Self {
+    fn without_body(self) -> Self {
         Self { head: true, ..self }
     }
 
@@ -243,6 +244,29 @@ fn one_entry_with_several_tenants_and_a_bad_update_is_split() {
     survived(&mut wharf);
 }
 
+/// A request that does not come to its end.
+struct Slow {
+    name: &'static str,
+    at_once: Vec<u8>,
+    /// What drips afterwards.
+    drops: Vec<u8>,
+    /// After how many seconds it must be given up.
+    seconds: Range<f64>,
+}
+
+impl Slow {
+    fn run(&self, wharf: &Wharf) {
+        let start = Instant::now();
+        let mut connection = Connection::open(wharf.public());
+        connection.send(&self.at_once);
+        connection.drip(&self.drops, Duration::from_millis(100));
+        let answer = connection.answer().unwrap_or_else(|| panic!("{}: no answer", self.name));
+        assert_eq!(answer.status, 408, "{}: {answer:?}", self.name);
+        let took = start.elapsed().as_secs_f64();
+        assert!(self.seconds.contains(&took), "{}: after {took:.1} s", self.name);
+    }
+}
+
 #[test]
 fn what_comes_too_slowly_is_given_up() {
     let mut wharf = victim();
@@ -253,28 +277,21 @@ fn what_comes_too_slowly_is_given_up() {
     };
     let with_length = head(format!("Content-Length: {}", body.len()));
     let chunked = head("Transfer-Encoding: chunked".to_owned());
-    // What is sent at once, what drips after it, and the seconds within which it must be given up.
-    let slow: [(&str, Vec<u8>, Vec<u8>, f64, f64); 6] = [
-        ("a body that drips", with_length.clone(), body.clone(), 2.9, 4.5),
-        ("a body that stops in the middle", [&with_length[..], &body[..20]].concat(), Vec::new(), 2.9, 4.5),
-        ("a body that never begins", with_length.clone(), Vec::new(), 2.9, 4.5),
-        ("chunks that drip", chunked.clone(), b"1\r\nx\r\n".repeat(100), 2.9, 4.5),
-        ("a chunk that never ends", [&chunked[..], b"ff\r\nx"].concat(), Vec::new(), 2.9, 4.5),
-        ("a head that drips", b"POST ".to_vec(), with_length[5..].to_vec(), 4.5, 8.0),
+    let joined = |parts: &[&[u8]]| parts.concat();
+    let slow = |name, at_once, drops, seconds| Slow { name, at_once, drops, seconds };
+    let body_time = 2.9..4.5;
+    let slow = [
+        slow("a body that drips", with_length.clone(), body.clone(), body_time.clone()),
+        slow("a body that stops", joined(&[&with_length, &body[..20]]), Vec::new(), body_time.clone()),
+        slow("a body that never begins", with_length.clone(), Vec::new(), body_time.clone()),
+        slow("chunks that drip", chunked.clone(), b"1\r\nx\r\n".repeat(100), body_time.clone()),
+        slow("a chunk that never ends", joined(&[&chunked, b"ff\r\nx"]), Vec::new(), body_time),
+        slow("a head that drips", b"POST ".to_vec(), with_length[5..].to_vec(), 4.5..8.0),
+        slow("a head that stops", b"POST /".to_vec(), Vec::new(), 4.5..8.0),
     ];
     std::thread::scope(|scope| {
-        for (name, at_once, drops, least, most) in &slow {
-            let wharf = &wharf;
-            scope.spawn(move || {
-                let start = Instant::now();
-                let mut connection = Connection::open(wharf.public());
-                connection.send(at_once);
-                connection.drip(drops, Duration::from_millis(100));
-                let answer = connection.answer().unwrap_or_else(|| panic!("{name}: no answer"));
-                assert_eq!(answer.status, 408, "{name}: {answer:?}");
-                let took = start.elapsed().as_secs_f64();
-                assert!((*least..*most).contains(&took), "{name}: after {took:.1} s");
-            });
+        for each in &slow {
+            scope.spawn(|| each.run(&wharf));
         }
         // Meanwhile others are served.
         for index in 0..20 {

@@ -140,13 +140,11 @@ impl Connection {
         if answer.header("transfer-encoding") == Some("chunked") {
             return self.read_chunks();
         }
-        match answer.header("content-length").map(|length| length.parse::<usize>().unwrap()) {
-            Some(length) => self.take(length),
-            None => {
-                while self.read_more() {}
-                std::mem::take(&mut self.received)
-            }
+        if let Some(length) = answer.header("content-length") {
+            return self.take(length.parse().unwrap());
         }
+        while self.read_more() {}
+        std::mem::take(&mut self.received)
     }
 
     fn read_chunks(&mut self) -> Vec<u8> {

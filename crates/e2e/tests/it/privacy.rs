@@ -124,7 +124,7 @@ fn logs_metrics_and_file_names_tell_nothing_of_people_and_secrets() {
     assert!(forbidden.len() > 300, "{}", forbidden.len());
 
     let metrics = wharf.metrics().0;
-    let names: String = tree(&data).iter().map(|path| format!("{}\n", path.display())).collect();
+    let names: String = tree(&data).iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join("\n");
     assert!(names.contains("blobs"), "{names}");
     let log = wharf.stop_and_read_log();
     assert!(log.len() > 20_000 && log.contains("DEBUG"), "{} bytes of log", log.len());

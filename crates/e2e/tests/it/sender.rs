@@ -49,7 +49,7 @@ pub(crate) fn delivery(to: SocketAddr) -> Delivery {
             first_pause: Duration::from_millis(50),
             factor: 1.5,
             max_pause: Duration::from_millis(300),
-            give_up_after: Duration::from_secs(60),
+            give_up_after: Duration::from_mins(1),
         },
         local_addresses: Vec::new(),
         acknowledged_log: None,

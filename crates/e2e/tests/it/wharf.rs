@@ -89,9 +89,8 @@ impl Setup {
         let addresses = wait::until("`wharf up` says where it is", || {
             let log = self.log.text();
             let found = addresses(&log[before..]);
-            if found.is_none() && child.try_wait().unwrap().is_some() {
-                panic!("`wharf up` ended early:\n{log}");
-            }
+            let ended = child.try_wait().unwrap().is_some();
+            assert!(found.is_some() || !ended, "`wharf up` ended early:\n{log}");
             found
         });
         let [public, api, admin] = addresses;
