@@ -1,13 +1,16 @@
-//! Inserts of many rows with few statements.
+//! Statements over many rows of values, in one call each.
 //!
-//! `INSERT … VALUES (…), (…), …` in runs of a few fixed lengths, so that each statement is prepared once and found again
-//! in the connection's cache.
+//! `… (VALUES (…), (…), …) …` in a few fixed lengths, so that each statement is prepared once and found again in the
+//! connection's cache. A run is filled up with rows of NULL, which the statement must pass over: every call to the
+//! database costs more than many empty rows.
 
 use sqlx::sqlite::{SqliteArguments, SqliteConnection, SqliteQueryResult, SqliteRow};
 use sqlx::{Arguments as _, AssertSqlSafe, Encode, Sqlite, Type};
 
-/// Rows per statement, longest first. Times the columns they stay far below SQLite's limit of 32,766 variables.
-const RUNS: [usize; 4] = [64, 16, 4, 1];
+/// Rows per statement, shortest first. Times the columns they stay far below SQLite's limit of 32,766 variables.
+const RUNS: [usize; 5] = [1, 4, 16, 64, LONGEST_RUN];
+/// Rows of one statement at most.
+pub(crate) const LONGEST_RUN: usize = 256;
 
 /// The values of one statement.
 #[derive(Default)]
@@ -22,27 +25,32 @@ impl Values {
     }
 }
 
-/// A statement for rows of `columns` values: `head` up to and with `VALUES`, `tail` after the rows.
-pub(crate) struct Insert {
+/// A statement over rows of `columns` values: `head`, then the rows as `(VALUES …)`, then `tail`. Of a row that fills up
+/// a run every column is NULL; a real row's first is not.
+pub(crate) struct Rows {
     pub(crate) head: &'static str,
     pub(crate) columns: usize,
     pub(crate) tail: &'static str,
 }
 
-impl Insert {
+impl Rows {
     fn sql(&self, rows: usize) -> String {
-        let mut row = "(".to_owned();
-        row.push_str(&"?,".repeat(self.columns));
-        row.pop();
-        row.push_str("),");
-        let mut sql = format!("{} {}", self.head, row.repeat(rows));
-        sql.pop();
-        sql.push(' ');
-        sql.push_str(self.tail);
-        sql
+        let row = format!("({})", vec!["?"; self.columns].join(","));
+        format!("{} (VALUES {}) {}", self.head, vec![row; rows].join(","), self.tail)
     }
 
-    /// Inserts all rows.
+    fn bind<T>(&self, run: &[T], length: usize, values: impl Fn(&T, &mut Values)) -> SqliteArguments {
+        let mut bound = Values::default();
+        for row in run {
+            values(row, &mut bound);
+        }
+        for _ in 0..(length - run.len()) * self.columns {
+            bound.push(None::<i64>);
+        }
+        bound.0
+    }
+
+    /// Runs the statement over all rows; returns how many rows it changed.
     pub(crate) async fn execute<T>(
         &self,
         connection: &mut SqliteConnection,
@@ -50,18 +58,14 @@ impl Insert {
         values: impl Fn(&T, &mut Values),
     ) -> Result<u64, sqlx::Error> {
         let mut affected = 0;
-        for run in runs(rows) {
-            let mut bound = Values::default();
-            for row in run {
-                values(row, &mut bound);
-            }
-            let query = sqlx::query_with(AssertSqlSafe(self.sql(run.len())), bound.0);
+        for (run, length) in runs(rows) {
+            let query = sqlx::query_with(AssertSqlSafe(self.sql(length)), self.bind(run, length, &values));
             affected += query.execute(&mut *connection).await.map(|done: SqliteQueryResult| done.rows_affected())?;
         }
         Ok(affected)
     }
 
-    /// Inserts all rows and returns what `RETURNING` in the tail says.
+    /// Runs the statement over all rows and returns what it says.
     pub(crate) async fn fetch<T>(
         &self,
         connection: &mut SqliteConnection,
@@ -69,23 +73,16 @@ impl Insert {
         values: impl Fn(&T, &mut Values),
     ) -> Result<Vec<SqliteRow>, sqlx::Error> {
         let mut returned = Vec::with_capacity(rows.len());
-        for run in runs(rows) {
-            let mut bound = Values::default();
-            for row in run {
-                values(row, &mut bound);
-            }
-            let query = sqlx::query_with(AssertSqlSafe(self.sql(run.len())), bound.0);
+        for (run, length) in runs(rows) {
+            let query = sqlx::query_with(AssertSqlSafe(self.sql(length)), self.bind(run, length, &values));
             returned.extend(query.fetch_all(&mut *connection).await?);
         }
         Ok(returned)
     }
 }
 
-fn runs<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let length = RUNS.into_iter().find(|run| *run <= rows.len())?;
-        let (run, rest) = rows.split_at(length);
-        rows = rest;
-        Some(run)
-    })
+/// Cuts rows into runs, each with the length of its statement.
+fn runs<T>(rows: &[T]) -> impl Iterator<Item = (&[T], usize)> {
+    rows.chunks(LONGEST_RUN)
+        .map(move |run| (run, RUNS.into_iter().find(|length| *length >= run.len()).unwrap_or(LONGEST_RUN)))
 }

@@ -10,7 +10,7 @@ use ports::Unavailable;
 use ports::request_log::RequestLog;
 use sqlx::{Row as _, SqliteConnection};
 
-use crate::insert::{Insert, Values};
+use crate::insert::{Rows, Values};
 use crate::sqlite::{Database, unavailable};
 
 /// See the module's documentation.
@@ -73,12 +73,12 @@ impl RequestLog for SqliteRequestLog {
 }
 
 async fn log(connection: &mut SqliteConnection, records: &[RequestRecord]) -> Result<(), sqlx::Error> {
-    const LOG: Insert = Insert {
+    const LOG: Rows = Rows {
         head: "INSERT INTO webhook_signature_log (id, tenant_id, webhook_source, endpoint_path, source_ip, event_id, \
                event_type, event_count, signature_status, suspicious, reason, processing_time_ms, http_status, outcome, \
-               received_at, weight) VALUES",
+               received_at, weight) SELECT * FROM",
         columns: 16,
-        tail: "ON CONFLICT (id) DO NOTHING",
+        tail: "WHERE column1 IS NOT NULL ON CONFLICT (id) DO NOTHING",
     };
     LOG.execute(connection, records, |record, values| {
         values.push(record.request.0.as_bytes().to_vec());
@@ -131,21 +131,21 @@ fn add_up(receipts: &mut Receipts, records: &[RequestRecord]) {
 
 /// Puts response times and stopped duplicates on the rows of the messages, or aside until those are stored.
 async fn write(connection: &mut SqliteConnection, receipts: &Receipts, now: i64) -> Result<(), sqlx::Error> {
-    const MESSAGES: Insert = Insert {
+    const MESSAGES: Rows = Rows {
         head: "UPDATE messages SET response_time_ms = coalesce(response_time_ms, v.column3), \
                duplicate_count = duplicate_count + v.column4, \
                last_duplicate_at = CASE WHEN v.column5 IS NULL THEN last_duplicate_at \
                                         ELSE max(coalesce(last_duplicate_at, 0), v.column5) END \
-               FROM (VALUES",
+               FROM",
         columns: 5,
-        tail: ") AS v WHERE messages.tenant = v.column1 AND messages.key = v.column2 \
+        tail: "AS v WHERE messages.tenant = v.column1 AND messages.key = v.column2 \
                RETURNING messages.tenant, messages.key",
     };
-    const ASIDE: Insert = Insert {
+    const ASIDE: Rows = Rows {
         head: "INSERT INTO message_receipts (tenant, key, response_time_ms, duplicate_count, last_duplicate_at, \
-               recorded_at) VALUES",
+               recorded_at) SELECT * FROM",
         columns: 6,
-        tail: "ON CONFLICT (tenant, key) DO UPDATE SET \
+        tail: "WHERE column1 IS NOT NULL ON CONFLICT (tenant, key) DO UPDATE SET \
                response_time_ms = coalesce(response_time_ms, excluded.response_time_ms), \
                duplicate_count = duplicate_count + excluded.duplicate_count, \
                last_duplicate_at = coalesce(excluded.last_duplicate_at, last_duplicate_at)",

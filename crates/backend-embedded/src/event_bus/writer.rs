@@ -1,9 +1,9 @@
 //! The writer task: turns whatever has gathered into one transaction, and answers after its commit.
 //!
 //! There is no timer: while a commit waits for the disk the next batch gathers by itself, so one caller alone waits for
-//! one sync and a hundred share one. Messages of a batch are written in a savepoint; should the database refuse them,
-//! each is tried in a savepoint of its own, so that one failure does not undo the rest. After any other error the
-//! connection is closed and opened again.
+//! one sync and a hundred share one. Messages are written a statement at a time; should the database refuse one, each of
+//! its messages is tried in a statement of its own, so that one failure does not undo the rest. After any other error
+//! the connection is closed and opened again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use common::{Clock, Timestamp};
 use ports::Unavailable;
 use ports::event_bus::{Consumer, Outgoing, PublishError, Published, Retention, Stream};
-use sqlx::{AssertSqlSafe, Connection as _, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Sqlite, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::quota;
 use super::state::{Queue, Queues};
-use crate::insert::Insert;
+use crate::insert::{LONGEST_RUN, Rows, Values};
 use crate::sqlite::{Database, is_data_error, unavailable};
 
 /// Messages of one commit. Described with all other metrics in `service::names`, which backends do not see.
@@ -213,15 +213,15 @@ async fn write(
     }
 }
 
-fn insert_into(stream: Stream) -> Insert {
+fn insert_into(stream: Stream) -> Rows {
     let head = match stream.name() {
-        "inbound_live" => "INSERT INTO inbound_live (seq, subject, payload, published_at, dedup_id) VALUES",
-        "inbound_bulk" => "INSERT INTO inbound_bulk (seq, subject, payload, published_at, dedup_id) VALUES",
-        "audit" => "INSERT INTO audit (seq, subject, payload, published_at, dedup_id) VALUES",
-        "events" => "INSERT INTO events (seq, subject, payload, published_at, dedup_id) VALUES",
-        _ => "INSERT INTO wakeups (seq, subject, payload, published_at, dedup_id) VALUES",
+        "inbound_live" => "INSERT INTO inbound_live (seq, subject, payload, published_at, dedup_id) SELECT * FROM",
+        "inbound_bulk" => "INSERT INTO inbound_bulk (seq, subject, payload, published_at, dedup_id) SELECT * FROM",
+        "audit" => "INSERT INTO audit (seq, subject, payload, published_at, dedup_id) SELECT * FROM",
+        "events" => "INSERT INTO events (seq, subject, payload, published_at, dedup_id) SELECT * FROM",
+        _ => "INSERT INTO wakeups (seq, subject, payload, published_at, dedup_id) SELECT * FROM",
     };
-    Insert { head, columns: 5, tail: "" }
+    Rows { head, columns: 5, tail: "WHERE column1 IS NOT NULL" }
 }
 
 async fn insert(
@@ -231,28 +231,28 @@ async fn insert(
     now: Timestamp,
 ) -> Result<(), Unavailable> {
     let statement = insert_into(stream);
-    let values = |slot: &&mut Slot, values: &mut crate::insert::Values| {
+    let values = |slot: &&mut Slot, values: &mut Values| {
         values.push(slot.sequence);
         values.push(slot.message.subject.clone());
         values.push(slot.message.payload.to_vec());
         values.push(now.as_millis());
         values.push(slot.message.dedup_id.clone());
     };
-    let mut savepoint = transaction.begin().await.map_err(unavailable)?;
-    match statement.execute(&mut savepoint, slots, values).await {
-        Ok(_) => return savepoint.commit().await.map_err(unavailable),
-        Err(error) if is_data_error(&error) => savepoint.rollback().await.map_err(unavailable)?,
-        Err(error) => return Err(unavailable(error)),
-    }
-    for slot in slots {
-        let mut savepoint = transaction.begin().await.map_err(unavailable)?;
-        match statement.execute(&mut savepoint, std::slice::from_ref(slot), values).await {
-            Ok(_) => savepoint.commit().await.map_err(unavailable)?,
-            Err(error) if is_data_error(&error) => {
-                savepoint.rollback().await.map_err(unavailable)?;
-                slot.answer = Some(Err(PublishError::Unavailable(unavailable(error))));
-            }
+    // A statement that fails undoes itself alone, so it needs no savepoint of its own.
+    for run in slots.chunks_mut(LONGEST_RUN) {
+        match statement.execute(&mut *transaction, run, values).await {
+            Ok(_) => continue,
+            Err(error) if is_data_error(&error) => {}
             Err(error) => return Err(unavailable(error)),
+        }
+        for slot in run {
+            match statement.execute(&mut *transaction, std::slice::from_ref(slot), values).await {
+                Ok(_) => {}
+                Err(error) if is_data_error(&error) => {
+                    slot.answer = Some(Err(PublishError::Unavailable(unavailable(error))));
+                }
+                Err(error) => return Err(unavailable(error)),
+            }
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ use ports::event_store::NewUpdate;
 use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
-use crate::insert::Insert;
+use crate::insert::Rows;
 
 /// Conversations kept in memory.
 const CACHED: u64 = 100_000;
@@ -103,10 +103,10 @@ struct People {
 
 impl People {
     async fn load(connection: &mut SqliteConnection, addresses: &[&Address]) -> Result<Self, sqlx::Error> {
-        const KNOWN: Insert = Insert {
-            head: "SELECT a.tenant, a.kind, a.value, i.id, i.user_id FROM (VALUES",
+        const KNOWN: Rows = Rows {
+            head: "SELECT a.tenant, a.kind, a.value, i.id, i.user_id FROM",
             columns: 3,
-            tail: ") AS v CROSS JOIN identity_aliases AS a ON a.tenant = v.column1 AND a.kind = v.column2 \
+            tail: "AS v CROSS JOIN identity_aliases AS a ON a.tenant = v.column1 AND a.kind = v.column2 \
                    AND a.value = v.column3 CROSS JOIN identities AS i ON i.id = a.identity",
         };
         let aliases: Vec<Alias> = addresses.iter().flat_map(|address| aliases(address)).collect();
@@ -135,12 +135,15 @@ impl People {
         addresses: &[&Address],
         now: Timestamp,
     ) -> Result<Vec<Vec<u8>>, sqlx::Error> {
-        const IDENTITIES: Insert =
-            Insert { head: "INSERT INTO identities (id, tenant, user_id, created_at) VALUES", columns: 4, tail: "" };
-        const ALIASES: Insert = Insert {
-            head: "INSERT INTO identity_aliases (tenant, kind, value, identity) VALUES",
+        const IDENTITIES: Rows = Rows {
+            head: "INSERT INTO identities (id, tenant, user_id, created_at) SELECT * FROM",
             columns: 4,
-            tail: "ON CONFLICT (tenant, kind, value) DO NOTHING",
+            tail: "WHERE column1 IS NOT NULL",
+        };
+        const ALIASES: Rows = Rows {
+            head: "INSERT INTO identity_aliases (tenant, kind, value, identity) SELECT * FROM",
+            columns: 4,
+            tail: "WHERE column1 IS NOT NULL ON CONFLICT (tenant, kind, value) DO NOTHING",
         };
         let mut created: Vec<(Uuid, TenantId)> = Vec::new();
         let mut added: Vec<(Alias, Uuid)> = Vec::new();
@@ -232,10 +235,10 @@ async fn open(
     found: &mut Found,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
-    const CONVERSATIONS: Insert = Insert {
-        head: "INSERT INTO conversations (tenant, number, peer, id, created_at) VALUES",
+    const CONVERSATIONS: Rows = Rows {
+        head: "INSERT INTO conversations (tenant, number, peer, id, created_at) SELECT * FROM",
         columns: 5,
-        tail: "ON CONFLICT (tenant, number, peer) DO UPDATE SET id = id RETURNING tenant, number, peer, id",
+        tail: "WHERE column1 IS NOT NULL ON CONFLICT (tenant, number, peer) DO UPDATE SET id = id RETURNING tenant, number, peer, id",
     };
     type Key = (String, String, Vec<u8>);
     let key = |address: &Address, peer: &[u8]| (address.0.as_str().to_owned(), address.1.clone(), peer.to_vec());

@@ -8,7 +8,7 @@ use ports::event_store::{CommitOutcome, DeadLetter, Detail, NewUpdate, Parked, R
 use sqlx::{Row as _, SqliteConnection};
 
 use super::Resolved;
-use crate::insert::{Insert, Values};
+use crate::insert::{Rows, Values};
 
 /// Text as both backends store it: PostgreSQL refuses U+0000, so it is U+FFFD everywhere.
 fn storable(text: &str) -> String {
@@ -29,10 +29,10 @@ pub(super) async fn new_keys(
     updates: &[NewUpdate],
     candidates: &[(&TenantId, EventKey, usize)],
 ) -> Result<HashSet<(TenantId, EventKey)>, sqlx::Error> {
-    const KEYS: Insert = Insert {
-        head: "INSERT INTO event_keys (tenant, key, first_seen) VALUES",
+    const KEYS: Rows = Rows {
+        head: "INSERT INTO event_keys (tenant, key, first_seen) SELECT * FROM",
         columns: 3,
-        tail: "ON CONFLICT (tenant, key) DO NOTHING RETURNING tenant, key",
+        tail: "WHERE column1 IS NOT NULL ON CONFLICT (tenant, key) DO NOTHING RETURNING tenant, key",
     };
     let returned = KEYS
         .fetch(connection, candidates, |(tenant, key, index), values: &mut Values| {
@@ -49,10 +49,10 @@ pub(super) async fn new_keys(
 }
 
 pub(super) async fn events(connection: &mut SqliteConnection, new: &[Resolved<'_>]) -> Result<(), sqlx::Error> {
-    const EVENTS: Insert = Insert {
-        head: "INSERT INTO events (tenant, key, event_type, occurred_at, received_at, number, conversation, partition, data) VALUES",
+    const EVENTS: Rows = Rows {
+        head: "INSERT INTO events (tenant, key, event_type, occurred_at, received_at, number, conversation, partition, data) SELECT * FROM",
         columns: 9,
-        tail: "",
+        tail: "WHERE column1 IS NOT NULL",
     };
     EVENTS
         .execute(connection, new, |each, values| {
@@ -77,11 +77,11 @@ pub(super) async fn messages(
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
     // A dead letter that was released takes the place of the failed row.
-    const MESSAGES: Insert = Insert {
+    const MESSAGES: Rows = Rows {
         head: "INSERT INTO messages (tenant, key, envelope, webhook_source, message_id, type, phone_number, user_id, \
-               to_number, text, text_folded, sent_at, conversation, status, received_at, created_at) VALUES",
+               to_number, text, text_folded, sent_at, conversation, status, received_at, created_at) SELECT * FROM",
         columns: 16,
-        tail: "ON CONFLICT (tenant, key) DO UPDATE SET envelope = excluded.envelope, type = excluded.type, \
+        tail: "WHERE column1 IS NOT NULL ON CONFLICT (tenant, key) DO UPDATE SET envelope = excluded.envelope, type = excluded.type, \
                text = excluded.text, text_folded = excluded.text_folded, phone_number = excluded.phone_number, user_id = excluded.user_id, \
                to_number = excluded.to_number, sent_at = excluded.sent_at, conversation = excluded.conversation, \
                status = excluded.status",
@@ -119,16 +119,15 @@ pub(super) async fn messages(
 
 /// Adds what request records said of these messages before they were stored.
 async fn receipts(connection: &mut SqliteConnection, new: &[&Resolved<'_>]) -> Result<(), sqlx::Error> {
-    const ADD: Insert = Insert {
+    const ADD: Rows = Rows {
         head: "UPDATE messages SET response_time_ms = coalesce(messages.response_time_ms, r.response_time_ms), \
                duplicate_count = messages.duplicate_count + r.duplicate_count, \
-               last_duplicate_at = r.last_duplicate_at FROM (VALUES",
+               last_duplicate_at = r.last_duplicate_at FROM",
         columns: 2,
-        tail: ") AS v CROSS JOIN message_receipts AS r ON r.tenant = v.column1 AND r.key = v.column2 \
+        tail: "AS v CROSS JOIN message_receipts AS r ON r.tenant = v.column1 AND r.key = v.column2 \
                WHERE messages.tenant = r.tenant AND messages.key = r.key",
     };
-    const REMOVE: Insert =
-        Insert { head: "DELETE FROM message_receipts WHERE (tenant, key) IN (VALUES", columns: 2, tail: ")" };
+    const REMOVE: Rows = Rows { head: "DELETE FROM message_receipts WHERE (tenant, key) IN", columns: 2, tail: "" };
     let any: Option<i64> =
         sqlx::query_scalar("SELECT 1 FROM message_receipts LIMIT 1").fetch_optional(&mut *connection).await?;
     if any.is_none() {
@@ -145,18 +144,18 @@ async fn receipts(connection: &mut SqliteConnection, new: &[&Resolved<'_>]) -> R
 }
 
 pub(super) async fn statuses(connection: &mut SqliteConnection, new: &[Resolved<'_>]) -> Result<(), sqlx::Error> {
-    const STATUSES: Insert = Insert {
+    const STATUSES: Rows = Rows {
         head: "INSERT INTO statuses (tenant, key, number, message_id, status, occurred_at, received_at, recipient, \
                recipient_user_id, participant, conversation_id, conversation_origin, conversation_expires_at, \
-               pricing_billable, pricing_model, pricing_type, pricing_category, errors, biz_opaque_callback_data) VALUES",
+               pricing_billable, pricing_model, pricing_type, pricing_category, errors, biz_opaque_callback_data) SELECT * FROM",
         columns: 19,
-        tail: "",
+        tail: "WHERE column1 IS NOT NULL",
     };
     // Only forward, and nothing after `failed`: the rule of `common::status::DeliveryState::after`.
-    const STATES: Insert = Insert {
-        head: "INSERT INTO message_states (tenant, number, message_id, participant, state, rank, changed_at) VALUES",
+    const STATES: Rows = Rows {
+        head: "INSERT INTO message_states (tenant, number, message_id, participant, state, rank, changed_at) SELECT * FROM",
         columns: 7,
-        tail: "ON CONFLICT (tenant, number, message_id, participant) DO UPDATE \
+        tail: "WHERE column1 IS NOT NULL ON CONFLICT (tenant, number, message_id, participant) DO UPDATE \
                SET state = excluded.state, rank = excluded.rank, changed_at = excluded.changed_at \
                WHERE excluded.rank > message_states.rank AND message_states.state <> 'failed'",
     };
@@ -240,10 +239,10 @@ pub(super) async fn repeats(
 }
 
 pub(super) async fn park(connection: &mut SqliteConnection, parked: &[Parked]) -> Result<(), sqlx::Error> {
-    const PARKED: Insert = Insert {
-        head: "INSERT INTO parked (envelope, tenant, reason, number, received_at, updates, sealed) VALUES",
+    const PARKED: Rows = Rows {
+        head: "INSERT INTO parked (envelope, tenant, reason, number, received_at, updates, sealed) SELECT * FROM",
         columns: 7,
-        tail: "ON CONFLICT (envelope) DO NOTHING",
+        tail: "WHERE column1 IS NOT NULL ON CONFLICT (envelope) DO NOTHING",
     };
     PARKED
         .execute(connection, parked, |each, values| {
@@ -264,16 +263,16 @@ pub(super) async fn bury(
     letters: &[DeadLetter],
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
-    const LETTERS: Insert = Insert {
-        head: "INSERT INTO dead_letters (tenant, key, envelope, received_at, reason, sealed, created_at) VALUES",
+    const LETTERS: Rows = Rows {
+        head: "INSERT INTO dead_letters (tenant, key, envelope, received_at, reason, sealed, created_at) SELECT * FROM",
         columns: 7,
-        tail: "ON CONFLICT (tenant, key) DO NOTHING",
+        tail: "WHERE column1 IS NOT NULL ON CONFLICT (tenant, key) DO NOTHING",
     };
-    const FAILED: Insert = Insert {
+    const FAILED: Rows = Rows {
         head: "INSERT INTO messages (tenant, key, envelope, webhook_source, message_id, type, phone_number, sent_at, \
-               status, error_message, error_count, received_at, created_at) VALUES",
+               status, error_message, error_count, received_at, created_at) SELECT * FROM",
         columns: 13,
-        tail: "ON CONFLICT (tenant, key) DO UPDATE SET error_message = excluded.error_message, \
+        tail: "WHERE column1 IS NOT NULL ON CONFLICT (tenant, key) DO UPDATE SET error_message = excluded.error_message, \
                error_count = messages.error_count + 1, envelope = excluded.envelope, status = 'failed' \
                WHERE messages.envelope <> excluded.envelope",
     };
@@ -310,10 +309,10 @@ pub(super) async fn bury(
 }
 
 pub(super) async fn raw_objects(connection: &mut SqliteConnection, objects: &[RawObject]) -> Result<(), sqlx::Error> {
-    const OBJECTS: Insert = Insert {
-        head: "INSERT INTO raw_objects (envelope, object, offset, length) VALUES",
+    const OBJECTS: Rows = Rows {
+        head: "INSERT INTO raw_objects (envelope, object, offset, length) SELECT * FROM",
         columns: 4,
-        tail: "ON CONFLICT (envelope) DO NOTHING",
+        tail: "WHERE column1 IS NOT NULL ON CONFLICT (envelope) DO NOTHING",
     };
     OBJECTS
         .execute(connection, objects, |object, values| {
@@ -327,10 +326,10 @@ pub(super) async fn raw_objects(connection: &mut SqliteConnection, objects: &[Ra
 }
 
 pub(super) async fn raw_pending(connection: &mut SqliteConnection, pending: &[RawPending]) -> Result<(), sqlx::Error> {
-    const PENDING: Insert = Insert {
-        head: "INSERT INTO raw_pending (envelope, sealed) VALUES",
+    const PENDING: Rows = Rows {
+        head: "INSERT INTO raw_pending (envelope, sealed) SELECT * FROM",
         columns: 2,
-        tail: "ON CONFLICT (envelope) DO NOTHING",
+        tail: "WHERE column1 IS NOT NULL ON CONFLICT (envelope) DO NOTHING",
     };
     PENDING
         .execute(connection, pending, |each, values| {

@@ -47,6 +47,8 @@ fn methods() -> Vec<Row> {
         row("a signed PUT", signed_put, 405),
         row("a PUT on an app's path", request(&format!("PUT {PATH}/default HTTP/1.1"), HOST, b""), 405),
         row("OPTIONS of everything", request("OPTIONS * HTTP/1.1", HOST, b""), 404),
+        row("a tunnel", request(&format!("CONNECT {PATH} HTTP/1.1"), HOST, b""), 405),
+        row("a tunnel to elsewhere", request("CONNECT elsewhere.example:443 HTTP/1.1", HOST, b""), 404),
         row("a method of symbols", request(&format!("P@ST {PATH} HTTP/1.1"), HOST, b""), 400),
         row("no method", request(&format!(" {PATH} HTTP/1.1"), HOST, b""), 400),
         row(
@@ -249,6 +251,11 @@ fn several() -> Vec<Row> {
         &format!("{HOST}Expect: 100-continue\r\n{}{}", waits.length, waits.signature),
         &waits.body,
     );
+    let too_large = request(
+        &format!("POST {PATH} HTTP/1.1"),
+        &format!("{HOST}Expect: 100-continue\r\nContent-Length: 99999999\r\n"),
+        b"",
+    );
     let inside = good("wamid.SMUGGLED");
     let smuggled = request(
         &format!("POST {PATH} HTTP/1.1"),
@@ -262,6 +269,7 @@ fn several() -> Vec<Row> {
         row("good and bad in one write", [get, forged, post(&one), missing, post(&two)].concat(), 200)
             .answers(&[403, 403, 200, 404, 200]),
         row("a body that has to be asked for", expecting, 200).answers(&[100, 200]).texts(["wamid.P4"]),
+        row("a body that is too large, asked for", too_large, 413).answers(&[100, 413]),
         row("a webhook inside another's framing", smuggled, 400),
         row("empty lines before a webhook", [b"\r\n\r\n", &post(&one)[..]].concat(), 200),
     ]
