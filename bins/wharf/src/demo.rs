@@ -66,7 +66,15 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         anyhow::anyhow!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     })?;
     service::telemetry::start_logs(config.log_level(), service::telemetry::LogFormat::Text);
-    let running = up::start(&config).await?;
+    let running = match up::start(&config).await {
+        Ok(running) => running,
+        Err(error) => {
+            if temporary {
+                let _ = std::fs::remove_dir_all(&folder);
+            }
+            return Err(error);
+        }
+    };
     println!(
         "Wharf is up with invented secrets. {COUNT} webhooks go through the real HTTP door, signed as Meta signs,"
     );

@@ -56,7 +56,8 @@ pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<ExitCode> {
     }
     eprintln!("error: refused with {status}");
     for problem in body["errors"].as_array().into_iter().flatten() {
-        eprintln!("  {}", problem["message"].as_str().map_or_else(|| problem.to_string(), str::to_owned));
+        let text = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
+        eprintln!("  {}: {}", text("field"), text("message"));
     }
     if body["errors"].is_null() {
         eprintln!("  {}", body["detail"].as_str().or(body["title"].as_str()).unwrap_or("no explanation"));

@@ -55,8 +55,22 @@ pub(crate) struct Running {
     _folder: DataFolder,
 }
 
-/// Starts all jobs. When it returns, webhooks are taken.
+/// Starts all jobs. When it returns, webhooks are taken. What was started is stopped again if something fails.
 pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
+    let tasks = Tasks::new();
+    let mut opened = None;
+    let started = start_all(config, &tasks, &mut opened).await;
+    if started.is_err() {
+        tasks.stop();
+        tasks.wait(DRAIN).await;
+        if let Some(backend) = opened {
+            backend.close().await;
+        }
+    }
+    started
+}
+
+async fn start_all(config: &Config, tasks: &Tasks, opened: &mut Option<Embedded>) -> anyhow::Result<Running> {
     let BackendKind::Embedded = config.backend.kind;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let metrics = Metrics::install().context("cannot install the metrics recorder")?;
@@ -68,17 +82,17 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
         std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     }
     let backend = Embedded::open(&folder, &data_file, clock.clone()).await.context("cannot open the databases")?;
+    *opened = Some(backend.clone());
     let (keys, key_file_is_new) = bootstrap::keys(&key_file, &*backend.directory).await?;
     let keys = Arc::new(keys);
     bootstrap::directory(&*backend.directory, &keys.ring(), config, clock.now()).await?;
 
-    let tasks = Tasks::new();
     let readiness = Readiness::new();
-    metrics.keep_up(&tasks);
-    keys.watch(&tasks);
+    metrics.keep_up(tasks);
+    keys.watch(tasks);
     let directory_writer = Arc::new(tokio::sync::Mutex::new(()));
-    rewrap_on_change(&backend, &keys, &directory_writer, &tasks);
-    let directory = watch_directory(&backend, &keys, &readiness, &tasks);
+    rewrap_on_change(&backend, &keys, &directory_writer, tasks);
+    let directory = watch_directory(&backend, &keys, &readiness, tasks);
     let current: Arc<dyn Fn() -> Option<Arc<OpenDirectory>> + Send + Sync> = {
         let directory = directory.clone();
         Arc::new(move || directory.current())
@@ -97,7 +111,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
             blobs: Arc::new(blobs),
             clock: clock.clone(),
         },
-        &tasks,
+        tasks,
         Arc::new(tokio::sync::Notify::new()),
     );
     let gateway = ingress::Gateway::start(
@@ -108,9 +122,9 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
             directory: current,
             clock: clock.clone(),
         },
-        &tasks,
+        tasks,
     );
-    watch_bus(gateway.clone(), &readiness, &tasks);
+    watch_bus(gateway.clone(), &readiness, tasks);
 
     let gateway_routes = ingress::routes(gateway);
     let health = health_routes(readiness.clone());
@@ -131,14 +145,14 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
     let mut servers = Vec::new();
     let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     let public_health = health.clone();
-    let public = serve(&mut servers, &tasks, "public", config.listen.public, workers, move |app| {
+    let public = serve(&mut servers, tasks, "public", config.listen.public, workers, move |app| {
         gateway_routes(app);
         public_health(app);
         app.default_service(web::to(ingress::not_found));
     })?;
-    let api = serve(&mut servers, &tasks, "API", config.listen.api, 1, api_routes)?;
+    let api = serve(&mut servers, tasks, "API", config.listen.api, 1, api_routes)?;
     let admin_metrics = metrics_route(metrics);
-    let admin = serve(&mut servers, &tasks, "admin", config.listen.admin, 1, move |app| {
+    let admin = serve(&mut servers, tasks, "admin", config.listen.admin, 1, move |app| {
         health(app);
         admin_metrics(app);
     })?;
@@ -153,7 +167,7 @@ pub(crate) async fn start(config: &Config) -> anyhow::Result<Running> {
         servers,
         readiness,
         drain_pause: Duration::from_millis(config.listen.drain_pause_ms),
-        tasks,
+        tasks: tasks.clone(),
         backend,
         directory,
         _folder: folder,

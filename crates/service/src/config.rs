@@ -27,6 +27,7 @@ impl fmt::Display for Problem {
 /// A configuration under construction.
 #[derive(Debug)]
 pub struct Layers {
+    defaults: Table,
     values: Table,
     origins: BTreeMap<String, String>,
     problems: Vec<Problem>,
@@ -38,9 +39,13 @@ const PREFIX: &str = "WHARF__";
 impl Layers {
     /// Begins with the defaults.
     pub fn new(defaults: &str) -> Self {
-        let mut layers = Self { values: Table::new(), origins: BTreeMap::new(), problems: Vec::new() };
+        let mut layers =
+            Self { defaults: Table::new(), values: Table::new(), origins: BTreeMap::new(), problems: Vec::new() };
         match defaults.parse::<Table>() {
-            Ok(table) => layers.values = table,
+            Ok(table) => {
+                layers.defaults.clone_from(&table);
+                layers.values = table;
+            }
             Err(error) => layers.problem("built-in defaults", error.message().to_owned()),
         }
         layers
@@ -134,12 +139,7 @@ impl Layers {
     }
 
     fn slot(&mut self, path: &str) -> Option<&mut Value> {
-        let mut parts = path.split('.');
-        let mut value = self.values.get_mut(parts.next()?)?;
-        for part in parts {
-            value = value.as_table_mut()?.get_mut(part)?;
-        }
-        Some(value)
+        find(&mut self.values, path)
     }
 
     fn paths(&self) -> Vec<String> {
@@ -169,6 +169,7 @@ impl Layers {
 
     /// Turns the values into a typed configuration, or returns every problem found so far and now.
     pub fn finish<C: DeserializeOwned>(mut self, check: impl FnOnce(&C, &mut Vec<Problem>)) -> Result<C, Vec<Problem>> {
+        self.undo_unreadable::<C>();
         match Value::Table(std::mem::take(&mut self.values)).try_into::<C>() {
             Ok(config) => {
                 check(&config, &mut self.problems);
@@ -180,6 +181,40 @@ impl Layers {
             }
         }
     }
+}
+
+impl Layers {
+    /// Notes every value that its type does not take, and puts the default back, so that the rest can be checked too.
+    /// The type's own error names no key; so each value is tried alone among the defaults.
+    fn undo_unreadable<C: DeserializeOwned>(&mut self) {
+        let changed: Vec<(String, String)> =
+            self.origins.iter().map(|(path, source)| (path.clone(), source.clone())).collect();
+        for (path, source) in changed {
+            let Some(value) = self.get(&path).cloned() else { continue };
+            let Some(default) = find(&mut self.defaults, &path).map(|slot| std::mem::replace(slot, value)) else {
+                continue;
+            };
+            let read = Value::Table(self.defaults.clone()).try_into::<C>();
+            if let Some(slot) = find(&mut self.defaults, &path) {
+                *slot = default.clone();
+            }
+            if let Err(error) = read {
+                self.problem(source, format!("`{path}`: {}", error.message()));
+                if let Some(slot) = self.slot(&path) {
+                    *slot = default;
+                }
+            }
+        }
+    }
+}
+
+fn find<'t>(table: &'t mut Table, path: &str) -> Option<&'t mut Value> {
+    let mut parts = path.split('.');
+    let mut value = table.get_mut(parts.next()?)?;
+    for part in parts {
+        value = value.as_table_mut()?.get_mut(part)?;
+    }
+    Some(value)
 }
 
 /// The number of single-character edits between two names.

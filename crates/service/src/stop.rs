@@ -65,7 +65,8 @@ struct FailureGuard {
 
 impl Drop for FailureGuard {
     fn drop(&mut self) {
-        if !self.done {
+        // Not done without a panic: the runtime is being taken down, and everything with it.
+        if !self.done && std::thread::panicking() {
             tracing::error!(task = self.name, "a task ended unexpectedly; stopping the process");
             self.tasks.failed.cancel();
         }

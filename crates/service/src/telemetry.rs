@@ -27,8 +27,8 @@ pub enum LogFormat {
 /// Starts logging to standard error. `level` is a level or a filter such as `info,ingress=debug`. A second call changes
 /// nothing.
 pub fn start_logs(level: &str, format: LogFormat) {
-    let filter =
-        EnvFilter::builder().parse_lossy(format!("{level},sqlx=warn,actix_server=warn,hyper=warn,reqwest=warn"));
+    let filter = EnvFilter::builder()
+        .parse_lossy(format!("{level},sqlx=warn,actix_server=warn,actix_http=off,hyper=warn,reqwest=warn"));
     let text = match format {
         LogFormat::Json => false,
         LogFormat::Text => true,

@@ -1,7 +1,7 @@
 //! The writer task: turns whatever has gathered into one transaction, and answers after its commit.
 //!
-//! There is no timer: while a commit waits for the disk the next batch gathers by itself, so one caller alone waits for
-//! one sync and a hundred share one. Messages are written a statement at a time; should the database refuse one, each of
+//! There is no timer: while a commit waits for the disk the next batch gathers by itself, and what arrives while a batch
+//! is being written joins it; so one caller alone waits for one sync and a hundred share one. Messages are written a statement at a time; should the database refuse one, each of
 //! its messages is tried in a statement of its own, so that one failure does not undo the rest. After any other error
 //! the connection is closed and opened again.
 
@@ -68,60 +68,148 @@ pub(super) async fn run(
             () = queues.stop.cancelled() => None,
         };
         let Some(first) = first else { return };
-        let (mut count, mut bytes) = first.size();
-        let mut batch = vec![first];
-        while count < MAX_BATCH && bytes < MAX_BATCH_BYTES {
-            let Ok(next) = commands.try_recv() else { break };
-            let (more, more_bytes) = next.size();
-            count += more;
-            bytes += more_bytes;
-            batch.push(next);
-        }
-        metrics::histogram!(COMMIT_MESSAGES).record(count as f64);
-        commit(&database, &queues, clock.now(), batch, bytes).await;
+        let mut batch = Batch::new(&queues, clock.now());
+        batch.take(first);
+        let written = write(&database, &mut batch, &mut commands).await;
+        metrics::histogram!(COMMIT_MESSAGES).record(batch.count as f64);
+        batch.answer(written);
     }
 }
 
-/// Writes a batch and answers everyone in it.
-async fn commit(database: &Database, queues: &Queues, now: Timestamp, batch: Vec<Command>, bytes: usize) {
-    let mut publishes = Vec::new();
-    let mut acks = Vec::new();
-    let mut planned: HashMap<Stream, Plan> = HashMap::new();
-    for command in batch {
+type PublishGroup = (Vec<Slot>, oneshot::Sender<PublishAnswers>);
+type AckGroup = (Consumer, Vec<i64>, oneshot::Sender<Result<(), Unavailable>>);
+
+/// What goes into one transaction.
+struct Batch<'a> {
+    queues: &'a Queues,
+    now: Timestamp,
+    planned: HashMap<Stream, Plan>,
+    publishes: Vec<PublishGroup>,
+    acks: Vec<AckGroup>,
+    /// How much of `publishes` and `acks` is written.
+    written: (usize, usize),
+    count: usize,
+    bytes: usize,
+}
+
+impl<'a> Batch<'a> {
+    fn new(queues: &'a Queues, now: Timestamp) -> Self {
+        Self {
+            queues,
+            now,
+            planned: HashMap::new(),
+            publishes: Vec::new(),
+            acks: Vec::new(),
+            written: (0, 0),
+            count: 0,
+            bytes: 0,
+        }
+    }
+
+    fn take(&mut self, command: Command) {
+        let (count, bytes) = command.size();
+        self.count += count;
+        self.bytes += bytes;
         match command {
             Command::Publish { messages, reply } => {
-                let slots = messages.into_iter().map(|message| plan(queues, &mut planned, message, now)).collect();
-                publishes.push((slots, reply));
+                let slots = messages.into_iter();
+                let slots = slots.map(|message| plan(self.queues, &mut self.planned, message, self.now)).collect();
+                self.publishes.push((slots, reply));
             }
             Command::Ack { consumer, sequences, reply } => {
-                let live = queues.get(consumer.stream).still_leased(&consumer, &sequences);
-                acks.push((consumer, live, reply));
+                let live = self.queues.get(consumer.stream).still_leased(&consumer, &sequences);
+                self.acks.push((consumer, live, reply));
             }
         }
     }
-    match write(database, queues, &mut publishes, &acks, now, bytes).await {
-        Ok(()) => {
-            for (slots, reply) in publishes {
-                publish_done(queues, slots, reply, now);
-            }
-            for (consumer, live, reply) in acks {
-                queues.get(consumer.stream).acked(&consumer, &live);
-                let _ = reply.send(Ok(()));
+
+    /// Takes what is waiting, as far as there is room; true if there is something new to write.
+    fn take_waiting(&mut self, commands: &mut mpsc::Receiver<Command>) -> bool {
+        while self.count < MAX_BATCH && self.bytes < MAX_BATCH_BYTES {
+            let Ok(next) = commands.try_recv() else { break };
+            self.take(next);
+        }
+        self.written != (self.publishes.len(), self.acks.len())
+    }
+
+    /// Writes what is not written yet.
+    async fn write_new(&mut self, transaction: &mut Transaction<'_, Sqlite>) -> Result<(), Unavailable> {
+        let (publishes, acks) = self.written;
+        for stream in Stream::ALL {
+            let mut slots: Vec<&mut Slot> = self.publishes[publishes..]
+                .iter_mut()
+                .flat_map(|(slots, _)| slots)
+                .filter(|slot| slot.answer.is_none() && slot.message.stream == stream)
+                .collect();
+            if !slots.is_empty() {
+                insert(transaction, stream, &mut slots, self.now).await?;
             }
         }
+        for (consumer, live, _) in self.acks[acks..].iter().filter(|(_, live, _)| !live.is_empty()) {
+            acknowledge(transaction, self.queues.get(consumer.stream), consumer, live, self.now).await?;
+        }
+        self.written = (self.publishes.len(), self.acks.len());
+        Ok(())
+    }
+
+    /// Answers everyone, after the commit or its failure.
+    fn answer(self, written: Result<(), Unavailable>) {
+        let Err(error) = written else {
+            for (slots, reply) in self.publishes {
+                publish_done(self.queues, slots, reply, self.now);
+            }
+            for (consumer, live, reply) in self.acks {
+                self.queues.get(consumer.stream).acked(&consumer, &live);
+                let _ = reply.send(Ok(()));
+            }
+            return;
+        };
+        tracing::error!(error = &error as &dyn std::error::Error, "a commit of the event bus failed");
+        let again = || Unavailable::new("the event bus", error.to_string());
+        for (slots, reply) in self.publishes {
+            let answers = slots.into_iter().map(|slot| match slot.answer {
+                Some(Err(known)) => Err(known),
+                _ => Err(PublishError::Unavailable(again())),
+            });
+            let _ = reply.send(answers.collect());
+        }
+        for (_, _, reply) in self.acks {
+            let _ = reply.send(Err(again()));
+        }
+    }
+}
+
+/// Writes a batch, and what arrives while it is being written, in one transaction.
+async fn write(
+    database: &Database,
+    batch: &mut Batch<'_>,
+    commands: &mut mpsc::Receiver<Command>,
+) -> Result<(), Unavailable> {
+    let mut writer = database.writer().await?;
+    let mut pruned = Vec::new();
+    let result = async {
+        let mut transaction = writer.begin().await?;
+        while batch.take_waiting(commands) {
+            batch.write_new(&mut transaction).await?;
+        }
+        for stream in batch.planned.keys() {
+            let count = prune(&mut transaction, batch.queues.get(*stream), *stream, batch.now).await?;
+            pruned.push((*stream, count));
+        }
+        transaction.commit().await.map_err(unavailable)
+    }
+    .await;
+    match result {
+        Ok(()) => {
+            writer.wrote(batch.bytes + 64 * batch.count);
+            for (stream, count) in pruned.into_iter().filter(|(_, count)| *count > 0) {
+                batch.queues.get(stream).pruned(count);
+            }
+            Ok(())
+        }
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "a commit of the event bus failed");
-            let again = || Unavailable::new("the event bus", error.to_string());
-            for (slots, reply) in publishes {
-                let answers = slots.into_iter().map(|slot: Slot| match slot.answer {
-                    Some(Err(known)) => Err(known),
-                    _ => Err(PublishError::Unavailable(again())),
-                });
-                let _ = reply.send(answers.collect());
-            }
-            for (_, _, reply) in acks {
-                let _ = reply.send(Err(again()));
-            }
+            writer.discard().await;
+            Err(error)
         }
     }
 }
@@ -164,53 +252,6 @@ fn plan(queues: &Queues, planned: &mut HashMap<Stream, Plan>, message: Outgoing,
         plan.dedup.insert(id.clone(), sequence);
     }
     Slot { message, answer: None, sequence }
-}
-
-type PublishGroup = (Vec<Slot>, oneshot::Sender<PublishAnswers>);
-type AckGroup = (Consumer, Vec<i64>, oneshot::Sender<Result<(), Unavailable>>);
-
-async fn write(
-    database: &Database,
-    queues: &Queues,
-    publishes: &mut [PublishGroup],
-    acks: &[AckGroup],
-    now: Timestamp,
-    bytes: usize,
-) -> Result<(), Unavailable> {
-    let mut writer = database.writer().await?;
-    let mut pruned = Vec::new();
-    let result = async {
-        let mut transaction = writer.begin().await?;
-        for stream in Stream::ALL {
-            let mut slots: Vec<&mut Slot> = publishes
-                .iter_mut()
-                .flat_map(|(slots, _)| slots)
-                .filter(|slot| slot.answer.is_none() && slot.message.stream == stream)
-                .collect();
-            if !slots.is_empty() {
-                insert(&mut transaction, stream, &mut slots, now).await?;
-                pruned.push((stream, prune(&mut transaction, queues.get(stream), stream, now).await?));
-            }
-        }
-        for (consumer, live, _) in acks.iter().filter(|(_, live, _)| !live.is_empty()) {
-            acknowledge(&mut transaction, queues.get(consumer.stream), consumer, live, now).await?;
-        }
-        transaction.commit().await.map_err(unavailable)
-    }
-    .await;
-    match result {
-        Ok(()) => {
-            writer.wrote(bytes + 64 * publishes.len());
-            for (stream, count) in pruned.into_iter().filter(|(_, count)| *count > 0) {
-                queues.get(stream).pruned(count);
-            }
-            Ok(())
-        }
-        Err(error) => {
-            writer.discard().await;
-            Err(error)
-        }
-    }
 }
 
 fn insert_into(stream: Stream) -> Rows {
@@ -297,7 +338,7 @@ async fn acknowledge(
         let floor = queue.floor_without(consumer, live);
         let beyond: Vec<i64> = live.iter().copied().filter(|seq| *seq > floor).collect();
         for (sql, value) in [
-            ("INSERT INTO consumers (name, floor) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET floor = ?2", floor),
+            ("INSERT INTO consumers (name, floor) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET floor = max(floor, ?2)", floor),
             ("DELETE FROM consumer_acks WHERE name = ?1 AND seq <= ?2", floor),
         ] {
             let query = sqlx::query(sql).bind(consumer.name).bind(value);
