@@ -1,7 +1,9 @@
 //! The event bus on SQLite: group commit, leases in memory.
 //!
-//! Publishes and acknowledgements go through one writer task ([`writer`]): what has gathered while the last commit ran
-//! is the next commit, so one sync serves many callers. What is delivered, and until when, is kept in memory
+//! Two files of one schema: what the gateway waits for is in `inbound.db`, everything else in `bus.db`, so that events
+//! and request records never lengthen the commit that a webhook's answer waits for. Publishes and acknowledgements go
+//! through one writer task per file ([`writer`]): what has gathered while the last commit ran is the next commit, so one
+//! sync serves many callers. What is delivered, and until when, is kept in memory
 //! ([`state`]): after a restart everything unacknowledged is delivered again.
 
 mod state;
@@ -22,7 +24,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use self::state::Queues;
+use self::state::{Queue, Queues};
 use self::writer::Command;
 use crate::sqlite::{Database, unavailable};
 
@@ -32,31 +34,26 @@ const QUEUED_COMMANDS: usize = 4096;
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct SqliteEventBus {
-    database: Arc<Database>,
-    queues: Arc<Queues>,
-    commands: mpsc::Sender<Command>,
+    inbound: BusFile,
+    rest: BusFile,
     clock: Arc<dyn Clock>,
 }
 
-impl SqliteEventBus {
-    pub(crate) async fn open(
-        database: Arc<Database>,
-        clock: Arc<dyn Clock>,
-        tasks: &TaskTracker,
-    ) -> Result<Self, Unavailable> {
+/// One file with its writer.
+#[derive(Debug)]
+struct BusFile {
+    database: Arc<Database>,
+    queues: Arc<Queues>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl BusFile {
+    async fn open(database: Arc<Database>, clock: &Arc<dyn Clock>, tasks: &TaskTracker) -> Result<Self, Unavailable> {
         state::note_crash(&database).await?;
         let queues = Arc::new(Queues::load(&database, clock.now()).await.map_err(unavailable)?);
         let (commands, receiver) = mpsc::channel(QUEUED_COMMANDS);
         tasks.spawn(writer::run(database.clone(), queues.clone(), clock.clone(), receiver));
-        Ok(Self { database, queues, commands, clock })
-    }
-
-    /// Ends the writer and notes that the process ended in an orderly way.
-    pub(crate) async fn stop(&self) {
-        self.queues.stop.cancel();
-        if let Err(error) = state::note_clean_end(&self.database).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the orderly end could not be noted");
-        }
+        Ok(Self { database, queues, commands })
     }
 
     async fn send<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Unavailable> {
@@ -66,22 +63,68 @@ impl SqliteEventBus {
         answer.await.map_err(|_| stopped())
     }
 
+    async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<Published, PublishError>> {
+        let count = messages.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        self.send(|reply| Command::Publish { messages, reply }).await.unwrap_or_else(|_| {
+            let stopped = || Err(PublishError::Unavailable(Unavailable::new("the event bus", "it is stopped")));
+            (0..count).map(|_| stopped()).collect()
+        })
+    }
+
+    async fn stop(&self) {
+        self.queues.stop.cancel();
+        if let Err(error) = state::note_clean_end(&self.database).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the orderly end could not be noted");
+        }
+    }
+}
+
+impl SqliteEventBus {
+    pub(crate) async fn open(
+        inbound: Arc<Database>,
+        rest: Arc<Database>,
+        clock: Arc<dyn Clock>,
+        tasks: &TaskTracker,
+    ) -> Result<Self, Unavailable> {
+        let inbound = BusFile::open(inbound, &clock, tasks).await?;
+        let rest = BusFile::open(rest, &clock, tasks).await?;
+        Ok(Self { inbound, rest, clock })
+    }
+
+    const fn file(&self, stream: Stream) -> &BusFile {
+        if is_inbound(stream) { &self.inbound } else { &self.rest }
+    }
+
+    fn queue(&self, stream: Stream) -> &Queue {
+        self.file(stream).queues.get(stream)
+    }
+
+    /// Ends the writers and notes that the process ended in an orderly way.
+    pub(crate) async fn stop(&self) {
+        self.inbound.stop().await;
+        self.rest.stop().await;
+    }
+
     async fn deliver(&self, consumer: &Consumer, max: usize) -> Result<Vec<Delivery>, Unavailable> {
-        let queue = self.queues.get(consumer.stream);
-        let reading = queue.consumer(&self.database, consumer).await.map_err(unavailable)?;
+        let queue = self.queue(consumer.stream);
+        let reading = queue.consumer(&self.file(consumer.stream).database, consumer).await.map_err(unavailable)?;
         // One reader at a time per consumer, so that two pulls never take the same rows.
         let _turn = reading.turn.lock().await;
         let now = self.clock.monotonic();
         let again = queue.take_due(consumer, now, max);
         let mut rows: BTreeMap<i64, (String, Bytes, Timestamp)> = BTreeMap::new();
         let table = consumer.stream.name();
+        let readers = &self.file(consumer.stream).database.readers;
         if !again.is_empty() {
             let sequences = serde_json::to_string(&again).unwrap_or_default();
             let sql = format!(
                 "SELECT seq, subject, payload, published_at FROM {table} \
                  WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY seq"
             );
-            let found = sqlx::query(AssertSqlSafe(sql)).bind(sequences).fetch_all(&self.database.readers).await;
+            let found = sqlx::query(AssertSqlSafe(sql)).bind(sequences).fetch_all(readers).await;
             rows.extend(found.map_err(unavailable)?.iter().map(message));
             queue.forget_missing(consumer, &again, |seq| rows.contains_key(&seq));
         }
@@ -93,7 +136,7 @@ impl SqliteEventBus {
             );
             let limit = i64::try_from(max - rows.len()).unwrap_or(i64::MAX);
             let query = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(upto).bind(limit);
-            let fresh = query.fetch_all(&self.database.readers).await.map_err(unavailable)?;
+            let fresh = query.fetch_all(readers).await.map_err(unavailable)?;
             let complete = fresh.len() < usize::try_from(limit).unwrap_or(usize::MAX);
             let mut fresh: Vec<_> = fresh.iter().map(message).collect();
             let last = if complete { upto } else { fresh.last().map_or(upto, |(seq, _)| *seq) };
@@ -118,21 +161,17 @@ impl SqliteEventBus {
 #[async_trait]
 impl EventBus for SqliteEventBus {
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<Published, PublishError>> {
-        let count = messages.len();
-        if count == 0 {
-            return Vec::new();
-        }
-        match self.send(|reply| Command::Publish { messages, reply }).await {
-            Ok(answers) => answers,
-            Err(_) => (0..count)
-                .map(|_| Err(PublishError::Unavailable(Unavailable::new("the event bus", "it is stopped"))))
-                .collect(),
-        }
+        let places: Vec<bool> = messages.iter().map(|message| is_inbound(message.stream)).collect();
+        let (inbound, rest): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| is_inbound(message.stream));
+        let (inbound, rest) = futures_util::join!(self.inbound.publish(inbound), self.rest.publish(rest));
+        let (mut inbound, mut rest) = (inbound.into_iter(), rest.into_iter());
+        // Every message has its answer in the list of its file.
+        places.into_iter().filter_map(|is_inbound| if is_inbound { inbound.next() } else { rest.next() }).collect()
     }
 
     async fn pull(&self, consumer: &Consumer, max: usize, wait: Duration) -> Result<Vec<Delivery>, Unavailable> {
         let deadline = tokio::time::Instant::now() + wait;
-        let queue = self.queues.get(consumer.stream);
+        let queue = self.queue(consumer.stream);
         loop {
             let arrived = queue.arrived.notified();
             tokio::pin!(arrived);
@@ -147,7 +186,7 @@ impl EventBus for SqliteEventBus {
             tokio::select! {
                 () = &mut arrived => {}
                 () = tokio::time::sleep(left.min(due.max(Duration::from_millis(1)))) => {}
-                () = self.queues.stop.cancelled() => return Ok(Vec::new()),
+                () = self.file(consumer.stream).queues.stop.cancelled() => return Ok(Vec::new()),
             }
         }
     }
@@ -158,11 +197,12 @@ impl EventBus for SqliteEventBus {
             return Ok(());
         }
         let consumer = consumer.clone();
-        self.send(|reply| Command::Ack { consumer, sequences, reply }).await?
+        let file = self.file(consumer.stream);
+        file.send(|reply| Command::Ack { consumer, sequences, reply }).await?
     }
 
     async fn retry_after(&self, consumer: &Consumer, tokens: &[AckToken], delay: Duration) -> Result<(), Unavailable> {
-        let queue = self.queues.get(consumer.stream);
+        let queue = self.queue(consumer.stream);
         queue.postpone(consumer, &sequences(tokens), self.clock.monotonic() + delay);
         queue.arrived.notify_waiters();
         Ok(())
@@ -170,13 +210,13 @@ impl EventBus for SqliteEventBus {
 
     async fn extend(&self, consumer: &Consumer, tokens: &[AckToken]) -> Result<(), Unavailable> {
         let until = self.clock.monotonic() + consumer.ack_wait;
-        self.queues.get(consumer.stream).postpone(consumer, &sequences(tokens), until);
+        self.queue(consumer.stream).postpone(consumer, &sequences(tokens), until);
         Ok(())
     }
 
     async fn backlog(&self, consumer: &Consumer) -> Result<Backlog, Unavailable> {
-        let queue = self.queues.get(consumer.stream);
-        queue.consumer(&self.database, consumer).await.map_err(unavailable)?;
+        let queue = self.queue(consumer.stream);
+        queue.consumer(&self.file(consumer.stream).database, consumer).await.map_err(unavailable)?;
         let (depth, floor) = queue.depth(consumer);
         if depth == 0 {
             return Ok(Backlog::default());
@@ -184,7 +224,7 @@ impl EventBus for SqliteEventBus {
         let sql = format!("SELECT published_at FROM {} WHERE seq > ? ORDER BY seq LIMIT 1", consumer.stream.name());
         let oldest: Option<i64> = sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(floor)
-            .fetch_optional(&self.database.readers)
+            .fetch_optional(&self.file(consumer.stream).database.readers)
             .await
             .map_err(unavailable)?;
         let oldest_age = oldest.map_or(Duration::ZERO, |at| self.clock.now().since(Timestamp::from_millis(at)));
@@ -192,7 +232,7 @@ impl EventBus for SqliteEventBus {
     }
 
     fn is_connected(&self) -> bool {
-        !self.commands.is_closed() && !self.queues.stop.is_cancelled()
+        !self.inbound.commands.is_closed() && !self.inbound.queues.stop.is_cancelled()
     }
 }
 
@@ -211,4 +251,8 @@ fn quota(stream: Stream) -> Option<u64> {
         Retention::WorkQueue { max_per_subject } => Some(max_per_subject),
         Retention::Limits { .. } => None,
     }
+}
+
+const fn is_inbound(stream: Stream) -> bool {
+    matches!(stream, Stream::Inbound(_))
 }

@@ -4,7 +4,8 @@
 //! same contract tests hold as for the distributed backend. One process owns a data folder (a lock file sees to it); the
 //! command line talks to a running process through its API.
 //!
-//! Two databases: `bus.db` holds the queues, `messages.db` the data. Both run in WAL mode with `synchronous=FULL`.
+//! Three databases: `inbound.db` holds the queue that webhooks' answers wait for, `bus.db` the other queues,
+//! `messages.db` the data. All run in WAL mode with `synchronous=FULL`.
 
 mod admission;
 mod directory;
@@ -60,7 +61,7 @@ pub struct Embedded {
     pub message_log: Arc<SqliteMessageLog>,
     /// Requests for audit.
     pub request_log: Arc<SqliteRequestLog>,
-    databases: [Arc<Database>; 2],
+    databases: [Arc<Database>; 3],
     tasks: TaskTracker,
 }
 
@@ -69,10 +70,11 @@ impl Embedded {
     /// the file of the data, usually `messages.db` in the same folder.
     pub async fn open(folder: &DataFolder, data_file: &Path, clock: Arc<dyn Clock>) -> Result<Self, Unavailable> {
         let tasks = TaskTracker::new();
-        let bus_db = Database::open(&folder.path().join("bus.db"), &BUS_MIGRATIONS, &tasks).await?;
+        let inbound = Database::open(&folder.path().join("inbound.db"), &BUS_MIGRATIONS, &tasks).await?;
+        let rest = Database::open(&folder.path().join("bus.db"), &BUS_MIGRATIONS, &tasks).await?;
         let data = Database::open(data_file, &DATA_MIGRATIONS, &tasks).await?;
         Ok(Self {
-            bus: Arc::new(SqliteEventBus::open(bus_db.clone(), clock.clone(), &tasks).await?),
+            bus: Arc::new(SqliteEventBus::open(inbound.clone(), rest.clone(), clock.clone(), &tasks).await?),
             admission: Arc::new(InProcessAdmission::new(InProcessAdmissionConfig::default(), clock.clone())),
             directory: Arc::new(SqliteDirectory::open(data.clone()).await?),
             store: Arc::new(SqliteEventStore::new(data.clone(), clock.clone())),
@@ -80,7 +82,7 @@ impl Embedded {
             feed: Arc::new(SqliteFeed::new(data.clone())),
             message_log: Arc::new(SqliteMessageLog::new(data.clone())),
             request_log: Arc::new(SqliteRequestLog::new(data.clone(), clock)),
-            databases: [bus_db, data],
+            databases: [inbound, rest, data],
             tasks,
         })
     }
@@ -88,9 +90,12 @@ impl Embedded {
     /// Creates or migrates the databases and closes them again.
     pub async fn migrate(folder: &DataFolder, data_file: &Path) -> Result<(), Unavailable> {
         let tasks = TaskTracker::new();
-        for (path, migrations) in
-            [(folder.path().join("bus.db"), &BUS_MIGRATIONS), (data_file.to_owned(), &DATA_MIGRATIONS)]
-        {
+        let files = [
+            (folder.path().join("inbound.db"), &BUS_MIGRATIONS),
+            (folder.path().join("bus.db"), &BUS_MIGRATIONS),
+            (data_file.to_owned(), &DATA_MIGRATIONS),
+        ];
+        for (path, migrations) in files {
             Database::open(&path, migrations, &tasks).await?.close().await;
         }
         Ok(())

@@ -1,4 +1,5 @@
--- The embedded event bus: a table for each stream. A work queue deletes what is acknowledged; `events` is pruned by
+-- The embedded event bus, the schema of both its files: `inbound.db` uses the two inbound tables, `bus.db` the others. A
+-- table for each stream. A work queue deletes what is acknowledged; `events` is pruned by
 -- age and number. AUTOINCREMENT, so that a sequence is never used twice, not even after everything was acknowledged.
 
 CREATE TABLE inbound_live (

@@ -338,7 +338,10 @@ async fn acknowledge(
         let floor = queue.floor_without(consumer, live);
         let beyond: Vec<i64> = live.iter().copied().filter(|seq| *seq > floor).collect();
         for (sql, value) in [
-            ("INSERT INTO consumers (name, floor) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET floor = max(floor, ?2)", floor),
+            (
+                "INSERT INTO consumers (name, floor) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET floor = max(floor, ?2)",
+                floor,
+            ),
             ("DELETE FROM consumer_acks WHERE name = ?1 AND seq <= ?2", floor),
         ] {
             let query = sqlx::query(sql).bind(consumer.name).bind(value);
