@@ -90,7 +90,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     if !args.once && matches!(outcome, Ok(true)) {
         println!("\nIt goes on running; stop it with Ctrl-C. Try in another terminal:");
         println!("  export WHATSAPP_APP_SECRET={secret}");
-        println!("  wharf simulate send --url http://{}/webhooks/meta --count 5", running.public);
+        println!("  {} simulate send --url http://{}/webhooks/meta --count 5", up::program(), running.public);
         let token = running.token.expose_secret();
         println!("  curl -H 'Authorization: Bearer {token}' 'http://{}/v1/events?limit=5'", running.api);
         println!("  curl -H 'Authorization: Bearer {token}' 'http://{}/messages?limit=5'", running.api);

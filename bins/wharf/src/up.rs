@@ -339,6 +339,11 @@ pub(crate) async fn run(config: Config, notes: Vec<String>) -> anyhow::Result<Ex
     }
 }
 
+/// This program, as a shell finds it.
+pub(crate) fn program() -> String {
+    std::env::current_exe().map_or_else(|_| "wharf".to_owned(), |path| path.display().to_string())
+}
+
 async fn banner(running: &Running, config: &Config) -> String {
     let token = match &running.token_file {
         Some(path) => format!("token in {}", path.display()),
@@ -357,16 +362,20 @@ async fn banner(running: &Running, config: &Config) -> String {
     if running.has_secrets().await {
         let _ = write!(
             text,
-            "\n  Send a signed message:\n    wharf simulate send --url http://{}/webhooks/meta --count 1\n  \
-             (it signs with WHATSAPP_APP_SECRET from the environment, or --secret)\n",
+            "\n  Send a signed message (it signs with WHATSAPP_APP_SECRET from the environment, or --secret):\n    \
+             {} simulate send --url http://{}/webhooks/meta --messages 1 --statuses 0\n",
+            program(),
             running.public
         );
     } else {
-        text.push_str(
+        let _ = write!(
+            text,
             "\n  No provider has a secret yet, so every webhook is refused. Either set WHATSAPP_APP_SECRET and\n  \
-             WHATSAPP_VERIFY_TOKEN and start again, or register tenants with `wharf tenants import FILE`.\n  \
-             To see Wharf at work without either: wharf demo\n",
+             WHATSAPP_VERIFY_TOKEN and start again, or register tenants:\n    {0} tenants import FILE\n  \
+             To see Wharf at work without either:\n    {0} demo\n",
+            program()
         );
+        let _ = writeln!(text, "{} demo", program());
     }
     text
 }
