@@ -30,6 +30,8 @@ const MAX_DEFAULT_APPS: usize = 8;
 const LARGE_BODY: usize = 128 << 10;
 /// Batches of keys to remember that may wait; more are not remembered, which only costs work.
 const REMEMBER_QUEUE: usize = 10_000;
+/// Messages of one request whose keys its record carries; Meta sends at most 1000 updates.
+const MAX_RECORDED_MESSAGES: usize = 2000;
 /// Seconds after which a refused webhook should be tried again.
 const RETRY_AFTER: u64 = 1;
 
@@ -217,6 +219,7 @@ impl Gateway {
             return answer;
         }
         self.breaker.failed(self.deps.clock.monotonic());
+        trail.messages.clear();
         metrics::counter!(names::PUBLISH_FAILURES, "reason" => "deadline").increment(1);
         Answer::later(503, "deadline", RETRY_AFTER)
     }
@@ -468,7 +471,7 @@ fn note_messages<'m>(
     trail: &mut Trail,
 ) {
     let all_known = is_known(verdicts.len(), verdicts);
-    for (_, tenant, key) in messages {
+    for (_, tenant, key) in messages.take(MAX_RECORDED_MESSAGES) {
         let position = trail.messages.iter().position(|each| each.tenant == *tenant).unwrap_or_else(|| {
             trail.messages.push(RecordedMessages {
                 tenant: tenant.clone(),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use common::record::{Outcome, RecordBatch, RequestRecord, SignatureStatus};
-use ports::event_bus::{EventBus, Outgoing, Stream};
+use ports::event_bus::{EventBus, Outgoing, PublishError, Stream};
 use service::names;
 use uuid::Uuid;
 
@@ -17,8 +17,9 @@ use uuid::Uuid;
 const SAMPLES: usize = 20;
 /// Records waiting at most.
 const MAX_WAITING: usize = 50_000;
-/// Records in one message.
+/// Records and message keys in one message, so that it stays far below what the bus takes.
 const PER_MESSAGE: usize = 500;
+const KEYS_PER_MESSAGE: usize = 20_000;
 
 /// What makes refused requests alike.
 type Kind = (String, SignatureStatus, u16);
@@ -48,10 +49,7 @@ impl Records {
             waiting.records[last].weight += record.weight;
             return;
         }
-        if full {
-            // The first of its kind while everything is full: there are few kinds, so this stays bounded.
-            metrics::counter!(names::RECORDS_MERGED).increment(0);
-        }
+        // The first of its kind is kept even if everything is full: there are few kinds.
         waiting.samples.insert(kind, (count + 1, next));
         waiting.records.push(record);
     }
@@ -82,7 +80,7 @@ impl Records {
         let (mut messages, mut parts) = (Vec::new(), Vec::new());
         let mut rest = records;
         while !rest.is_empty() {
-            let after = rest.split_off(rest.len().min(PER_MESSAGE));
+            let after = rest.split_off(part(&rest));
             let batch = RecordBatch { id: Uuid::now_v7(), records: std::mem::replace(&mut rest, after) };
             match serde_json::to_vec(&batch) {
                 Ok(json) => {
@@ -100,8 +98,13 @@ impl Records {
         let published = bus.publish(messages).await;
         let mut failed = Vec::new();
         for (part, answer) in parts.into_iter().zip(published) {
-            if answer.is_err() {
-                failed.extend(part);
+            match answer {
+                Ok(_) => {}
+                Err(PublishError::TooLarge { size, .. }) => {
+                    // It would be refused for ever. Nothing but these records is lost.
+                    tracing::error!(records = part.len(), size, "request records are too large for the bus; dropped");
+                }
+                Err(_) => failed.extend(part),
             }
         }
         let complete = failed.is_empty();
@@ -110,6 +113,16 @@ impl Records {
         }
         complete
     }
+}
+
+/// How many of the first records go into one message; at least one.
+fn part(records: &[RequestRecord]) -> usize {
+    let mut keys = 0;
+    let fitting = records.iter().take(PER_MESSAGE).take_while(|record| {
+        keys += record.messages.iter().map(|each| each.stored.len() + each.duplicates.len()).sum::<usize>();
+        keys <= KEYS_PER_MESSAGE
+    });
+    fitting.count().max(1)
 }
 
 /// Publishes a batch without records, to see whether the bus takes anything.
@@ -174,6 +187,22 @@ mod tests {
         let taken = records.take();
         assert_eq!(taken.len(), MAX_WAITING);
         assert_eq!(taken.iter().map(|each| each.weight as usize).sum::<usize>(), 2 * MAX_WAITING);
+    }
+
+    #[test]
+    fn a_message_is_bounded_by_keys_as_well_as_by_records() {
+        let mut records = vec![record(Outcome::Accepted, 200); 600];
+        assert_eq!(part(&records), PER_MESSAGE);
+        for record in &mut records {
+            record.messages = vec![common::record::RecordedMessages {
+                tenant: common::TenantId::default(),
+                stored: vec![common::EventKey([0; 16]); 2000],
+                duplicates: Vec::new(),
+            }];
+        }
+        assert_eq!(part(&records), 10);
+        let size = serde_json::to_vec(&records[..10]).unwrap().len();
+        assert!(size < Stream::MAX_MESSAGE_BYTES / 4, "{size}");
     }
 
     #[test]
