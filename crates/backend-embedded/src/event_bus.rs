@@ -30,6 +30,8 @@ use crate::sqlite::{Database, unavailable};
 
 /// Commands that may wait for the writer; more callers wait their turn.
 const QUEUED_COMMANDS: usize = 4096;
+/// Bytes of one pull, and at most one message more.
+const PULL_BYTES: i64 = 16 << 20;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -131,14 +133,17 @@ impl SqliteEventBus {
         let (after, upto) = queue.unread(consumer);
         if rows.len() < max && after < upto {
             let sql = format!(
-                "SELECT seq, subject, payload, published_at FROM {table} \
-                 WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+                "SELECT seq, subject, payload, published_at FROM {table} WHERE seq IN \
+                 (SELECT seq FROM (SELECT seq, sum(length(payload)) OVER (ORDER BY seq) - length(payload) AS before \
+                  FROM {table} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?) WHERE before < ?) ORDER BY seq"
             );
             let limit = i64::try_from(max - rows.len()).unwrap_or(i64::MAX);
-            let query = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(upto).bind(limit);
+            let query = sqlx::query(AssertSqlSafe(sql)).bind(after).bind(upto).bind(limit).bind(PULL_BYTES);
             let fresh = query.fetch_all(readers).await.map_err(unavailable)?;
-            let complete = fresh.len() < usize::try_from(limit).unwrap_or(usize::MAX);
             let mut fresh: Vec<_> = fresh.iter().map(message).collect();
+            let bytes: usize = fresh.iter().map(|(_, (_, payload, _))| payload.len()).sum();
+            let complete = fresh.len() < usize::try_from(limit).unwrap_or(usize::MAX)
+                && i64::try_from(bytes).is_ok_and(|bytes| bytes < PULL_BYTES);
             let last = if complete { upto } else { fresh.last().map_or(upto, |(seq, _)| *seq) };
             fresh.retain(|(seq, _)| !queue.was_acked(consumer, *seq));
             queue.lease(consumer, fresh.iter().map(|(seq, (subject, ..))| (*seq, subject.as_str())), last, now);
@@ -229,6 +234,10 @@ impl EventBus for SqliteEventBus {
             .map_err(unavailable)?;
         let oldest_age = oldest.map_or(Duration::ZERO, |at| self.clock.now().since(Timestamp::from_millis(at)));
         Ok(Backlog { depth, oldest_age })
+    }
+
+    async fn probe(&self, stream: Stream) -> Result<(), Unavailable> {
+        self.file(stream).send(|reply| Command::Probe { reply }).await?
     }
 
     fn is_connected(&self) -> bool {

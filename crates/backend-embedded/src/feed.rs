@@ -13,6 +13,9 @@ use uuid::Uuid;
 
 use crate::sqlite::{Database, unavailable};
 
+/// Bytes of data on one page, and at most one event more.
+pub(crate) const PAGE_BYTES: i64 = 8 << 20;
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct SqliteFeed {
@@ -33,25 +36,35 @@ impl Feed for SqliteFeed {
             sqlx::query_scalar("SELECT head FROM feed").fetch_one(&mut *transaction).await.map_err(unavailable)?;
         let rows = sqlx::query(
             "SELECT position, tenant, key, event_type, occurred_at, number, conversation, partition, revision, data \
-             FROM events WHERE position > ?1 AND position <= ?2 \
-             AND (?3 IS NULL OR tenant = ?3) AND (?4 IS NULL OR event_type = ?4) ORDER BY position LIMIT ?5",
+             FROM events WHERE position IN \
+             (SELECT position FROM (SELECT position, sum(length(data)) OVER (ORDER BY position) - length(data) AS before \
+              FROM events WHERE position > ?1 AND position <= ?2 \
+              AND (?3 IS NULL OR tenant = ?3) AND (?4 IS NULL OR event_type = ?4) ORDER BY position LIMIT ?5) \
+              WHERE before < ?6) ORDER BY position",
         )
         .bind(after)
         .bind(head)
         .bind(filter.tenant.as_ref().map(TenantId::as_str))
         .bind(filter.event_type.as_deref())
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(PAGE_BYTES)
         .fetch_all(&mut *transaction)
         .await
         .map_err(unavailable)?;
         let events: Vec<FeedEvent> = rows.iter().map(event).collect();
         // A full page ends at its last event; any other has looked at everything up to the head.
         let next = match events.last() {
-            Some(last) if events.len() == limit => last.position,
+            Some(last) if events.len() == limit || is_cut(&events) => last.position,
             _ => head.max(after),
         };
         Ok(FeedPage { events, next })
     }
+}
+
+/// Whether a page ended because of its bytes.
+fn is_cut(events: &[FeedEvent]) -> bool {
+    let bytes: usize = events.iter().map(|event| event.data.len()).sum();
+    i64::try_from(bytes).is_ok_and(|bytes| bytes >= PAGE_BYTES)
 }
 
 /// Reads the columns `position` to `data` in the order of the table.

@@ -16,7 +16,7 @@ use ports::outbox::{Fence, Outbox, SequenceError};
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use crate::feed::event;
+use crate::feed::{PAGE_BYTES, event};
 use crate::sqlite::{Database, unavailable};
 
 /// See the module's documentation.
@@ -124,10 +124,15 @@ impl Outbox for SqliteOutbox {
         };
         let rows = sqlx::query(
             "SELECT position, tenant, key, event_type, occurred_at, number, conversation, partition, revision, data \
-             FROM events WHERE position > ? AND position <= (SELECT head FROM feed) ORDER BY position LIMIT ?",
+             FROM events WHERE position IN \
+             (SELECT position FROM (SELECT position, sum(length(data)) OVER (ORDER BY position) - length(data) AS before \
+              FROM events WHERE position > ? AND position <= (SELECT head FROM feed) ORDER BY position LIMIT ?) \
+              WHERE before < ?) ORDER BY position",
         )
         .bind(from)
         .bind(i64::try_from(max + known).unwrap_or(i64::MAX))
+        // What is known already lies before what is new, and takes its share.
+        .bind(if known == 0 { PAGE_BYTES } else { i64::MAX })
         .fetch_all(&self.database.readers)
         .await
         .map_err(unavailable)?;

@@ -21,6 +21,8 @@ use tokio_util::task::TaskTracker;
 /// Bytes written to the log before it is copied back.
 const CHECKPOINT_AFTER: u64 = 8 << 20;
 const READERS: u32 = 4;
+/// The log is cut back to this size once it starts over, in bytes.
+const JOURNAL_SIZE_LIMIT: u64 = 64 << 20;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -56,7 +58,8 @@ impl Database {
             .statement_cache_capacity(200)
             .pragma("wal_autocheckpoint", "0")
             .pragma("cache_size", "-16000")
-            .pragma("temp_store", "memory");
+            .pragma("temp_store", "memory")
+            .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT.to_string());
         create_private(path).map_err(|error| Unavailable::new("the database's file", error))?;
         let mut writer = options.connect().await.map_err(unavailable)?;
         migrations
@@ -147,6 +150,11 @@ pub(crate) fn is_data_error(error: &sqlx::Error) -> bool {
     })
 }
 
+/// An error with its causes, for a log line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 pub(crate) fn unavailable(error: sqlx::Error) -> Unavailable {
     Unavailable::new("the database", error)
 }
@@ -158,7 +166,7 @@ async fn checkpoints(database: Arc<Database>) {
             return;
         }
         if let Err(error) = checkpoint(&database).await {
-            tracing::warn!(file = %database.path.display(), error = &error as &dyn std::error::Error, "checkpoint failed; the write-ahead log grows until one succeeds");
+            tracing::warn!(file = %database.path.display(), error = chain(&error), "checkpoint failed; the write-ahead log grows until one succeeds");
         }
         database.written.store(0, Ordering::Relaxed);
     }

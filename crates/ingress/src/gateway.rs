@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::directory::{OpenApp, OpenDirectory};
-use common::envelope::{Disposition, ParkReason};
+use common::envelope::{Disposition, Lane, ParkReason};
 use common::record::{Outcome, RecordedMessages, RequestRecord, SignatureStatus};
 use common::trace::TraceContext;
 use common::update::Provider;
 use common::{AppId, Clock, RequestId, Timestamp};
 use ports::admission::{Admission, Candidate, Remembered, Verdict};
-use ports::event_bus::{EventBus, PublishError};
+use ports::event_bus::{EventBus, PublishError, Stream};
 use providers::meta::signature;
 use service::{Tasks, names};
 use tokio::sync::mpsc;
@@ -22,7 +22,7 @@ use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::limits::{Limits, RetryAfter};
 use crate::plan::{self, Envelopes, Planned, Request};
-use crate::records::{self, Records};
+use crate::records::Records;
 
 /// Apps without a path of their own whose secrets one request is checked against at most.
 const MAX_DEFAULT_APPS: usize = 8;
@@ -32,6 +32,8 @@ const LARGE_BODY: usize = 128 << 10;
 const REMEMBER_QUEUE: usize = 10_000;
 /// Messages of one request whose keys its record carries; Meta sends at most 1000 updates.
 const MAX_RECORDED_MESSAGES: usize = 2000;
+/// Between two looks at a bus that does not answer.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// Seconds after which a refused webhook should be tried again.
 const RETRY_AFTER: u64 = 1;
 
@@ -133,12 +135,30 @@ impl Gateway {
                 }
                 if !own.records.flush(&own.deps.bus).await {
                     tracing::warn!("request records wait: the bus does not take them");
-                } else if own.breaker.is_open() && records::probe(&own.deps.bus).await {
-                    // While nobody sends (a balancer that sees the red readiness), this is the only try there is.
-                    own.breaker.succeeded();
                 }
             }
             own.records.flush(&own.deps.bus).await;
+        });
+        let (own, stopping) = (gateway.clone(), tasks.clone());
+        tasks.spawn("breaker-probe", async move {
+            loop {
+                tokio::select! {
+                    () = stopping.stopping() => return,
+                    () = tokio::time::sleep(PROBE_EVERY) => {}
+                }
+                // While nobody sends (a balancer that sees the red readiness), this is the only try there is.
+                if own.breaker.is_open() {
+                    let probe = own.deps.bus.probe(Stream::Inbound(Lane::Live));
+                    tokio::select! {
+                        () = stopping.stopping() => return,
+                        probed = tokio::time::timeout(own.config.deadline, probe) => {
+                            if matches!(probed, Ok(Ok(()))) {
+                                own.breaker.succeeded();
+                            }
+                        }
+                    }
+                }
+            }
         });
         gateway
     }
@@ -149,9 +169,10 @@ impl Gateway {
     }
 
     /// Whether the token is one of an app's (of the default apps without one), in constant time per token.
-    pub(crate) fn accepts_verify_token(&self, app: Option<&str>, token: &str) -> bool {
-        let Some(directory) = (self.deps.directory)() else { return false };
-        candidates(&directory, app).iter().fold(false, |found, app| app.accepts_verify_token(token) | found)
+    /// `None` before the first directory.
+    pub(crate) fn accepts_verify_token(&self, app: Option<&str>, token: &str) -> Option<bool> {
+        let directory = (self.deps.directory)()?;
+        Some(candidates(&directory, app).iter().fold(false, |found, app| app.accepts_verify_token(token) | found))
     }
 
     /// Records a request that was answered before any body was looked at.

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use crate::gateway::{Answer, Gateway, Incoming};
+use crate::limits::Buffered;
 
 /// The paths of Meta's webhooks: with the app's id, without, and the one that the sources print.
 const PATHS: [(&str, &str); 3] =
@@ -59,8 +60,10 @@ async fn verify(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
     }
     let app = request.match_info().get("app");
     let challenge = verification::parse_query(request.query_string());
-    match challenge {
-        Some(challenge) if gateway.accepts_verify_token(app, &challenge.verify_token) => {
+    let accepted = challenge.as_ref().map(|challenge| gateway.accepts_verify_token(app, &challenge.verify_token));
+    match (challenge, accepted) {
+        (_, Some(None)) => recorded(Answer { status: 503, code: "not-ready", retry_after: Some(1) }),
+        (Some(challenge), Some(Some(true))) => {
             gateway.record_early(
                 id,
                 endpoint,
@@ -99,8 +102,9 @@ async fn receive(request: HttpRequest, payload: web::Payload, gateway: Data<Gate
     if let Err(answer) = gateway.admit_ip(source_ip) {
         return refused(answer);
     }
-    let body = match read(payload.into_inner(), &gateway, announced(&request)).await {
-        Ok(body) => body,
+    // Held until the answer: a body that waits for the bus is in memory too.
+    let (body, _share) = match read(payload.into_inner(), &gateway, announced(&request)).await {
+        Ok(read) => read,
         Err(answer) => return refused(answer),
     };
     let incoming = Incoming {
@@ -138,14 +142,11 @@ fn announced(request: &HttpRequest) -> usize {
     length.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// Reads the whole body, within the limits of size, time and memory.
-async fn read(payload: Payload, gateway: &Gateway, announced: usize) -> Result<Bytes, Answer> {
+/// Reads the whole body, within the limits of size, time and memory. Its share of the memory goes with it.
+async fn read(payload: Payload, gateway: &Gateway, announced: usize) -> Result<(Bytes, Buffered<'_>), Answer> {
+    const MEMORY: Answer = Answer { status: 503, code: "memory", retry_after: Some(1) };
     let limit = gateway.config.max_body_bytes;
-    let _share = gateway.limits.buffer(if announced == 0 { 4096 } else { announced }).ok_or(Answer {
-        status: 503,
-        code: "memory",
-        retry_after: Some(1),
-    })?;
+    let mut share = gateway.limits.buffer(announced).ok_or(MEMORY)?;
     let whole = async {
         let mut payload = payload;
         let mut first: Option<Bytes> = None;
@@ -155,6 +156,10 @@ async fn read(payload: Payload, gateway: &Gateway, announced: usize) -> Result<B
             let size = first.as_ref().map_or(0, Bytes::len) + joined.len() + chunk.len();
             if size > limit {
                 return Err(Answer { status: 413, code: "too-large", retry_after: None });
+            }
+            // What comes without an announced length is counted as it comes.
+            if !share.grow_to(size) {
+                return Err(MEMORY);
             }
             match first.take() {
                 // Nearly every webhook comes in one piece: no copy.
@@ -167,7 +172,7 @@ async fn read(payload: Payload, gateway: &Gateway, announced: usize) -> Result<B
                 }
             }
         }
-        Ok(first.unwrap_or_else(|| joined.freeze()))
+        Ok((first.unwrap_or_else(|| joined.freeze()), share))
     };
     tokio::time::timeout(gateway.config.body_timeout, whole).await.unwrap_or(Err(Answer {
         status: 408,

@@ -144,6 +144,19 @@ pub(crate) struct Buffered<'a> {
     bytes: usize,
 }
 
+impl Buffered<'_> {
+    /// Takes more of the budget, up to so many bytes in all; false if it is used up.
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        if more == 0 {
+            return true;
+        }
+        let before = self.limits.buffered.fetch_add(more, Ordering::AcqRel);
+        self.bytes += more;
+        before + more <= self.limits.max_buffered
+    }
+}
+
 impl Drop for Buffered<'_> {
     fn drop(&mut self) {
         self.limits.buffered.fetch_sub(self.bytes, Ordering::AcqRel);
@@ -200,6 +213,10 @@ mod tests {
         assert!(first.is_some());
         assert!(limits.buffer(8).is_none());
         drop(first);
-        assert!(limits.buffer(8).is_some());
+        let mut growing = limits.buffer(0).unwrap();
+        assert!(growing.grow_to(10) && growing.grow_to(3));
+        assert!(!growing.grow_to(11));
+        drop(growing);
+        assert!(limits.buffer(10).is_some());
     }
 }

@@ -125,19 +125,6 @@ fn part(records: &[RequestRecord]) -> usize {
     fitting.count().max(1)
 }
 
-/// Publishes a batch without records, to see whether the bus takes anything.
-pub(crate) async fn probe(bus: &Arc<dyn EventBus>) -> bool {
-    let batch = RecordBatch { id: Uuid::now_v7(), records: Vec::new() };
-    let Ok(json) = serde_json::to_vec(&batch) else { return false };
-    let message = Outgoing {
-        stream: Stream::Audit,
-        subject: "audit.requests".to_owned(),
-        payload: Bytes::from(json),
-        dedup_id: None,
-    };
-    bus.publish(vec![message]).await.iter().all(Result::is_ok)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -48,10 +48,11 @@ impl Work {
                 works.push(Self::new(vec![delivery], true));
                 continue;
             }
-            bytes += delivery.payload.len();
+            let size = unpacked_size(&delivery);
+            bytes += size;
             if bytes > config.batch_bytes && !together.is_empty() {
                 works.push(Self::new(std::mem::take(&mut together), false));
-                bytes = delivery.payload.len();
+                bytes = size;
             }
             together.push(delivery);
         }
@@ -71,6 +72,12 @@ impl Work {
     pub fn deliveries(&self) -> Arc<[Delivery]> {
         Arc::clone(&self.deliveries)
     }
+}
+
+/// How much memory a delivery takes once it is open: envelopes are compressed.
+fn unpacked_size(delivery: &Delivery) -> usize {
+    let announced = common::envelope::decode(&delivery.payload).map_or(0, |parts| parts.header.size as usize);
+    delivery.payload.len().max(announced)
 }
 
 /// What became of a work.

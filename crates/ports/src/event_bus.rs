@@ -183,6 +183,9 @@ pub trait EventBus: Send + Sync {
     /// How far the consumer is behind.
     async fn backlog(&self, consumer: &Consumer) -> Result<Backlog, Unavailable>;
 
+    /// Whether a publish to the stream would be durable now: tries what a publish needs, without leaving a message.
+    async fn probe(&self, stream: Stream) -> Result<(), Unavailable>;
+
     /// Whether a publish has a chance now. Cheap and immediate: asked before every request.
     fn is_connected(&self) -> bool;
 }

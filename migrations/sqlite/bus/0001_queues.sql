@@ -54,7 +54,8 @@ CREATE TABLE dedup (
 -- One row. Whether the last process that had the file open closed it in an orderly way.
 CREATE TABLE process (
     id    INTEGER PRIMARY KEY CHECK (id = 1),
-    clean INTEGER NOT NULL
+    clean INTEGER NOT NULL,
+    probe BLOB -- written to see whether writing works
 ) STRICT;
 INSERT INTO process (id, clean) VALUES (1, 1);
 

@@ -170,6 +170,10 @@ impl EventBus for MemoryBackend {
         answers.unwrap_or_else(|_| (0..count).map(|_| Err(down().into())).collect())
     }
 
+    async fn probe(&self, _stream: Stream) -> Result<(), Unavailable> {
+        self.faults().pass(Operation::Publish).await
+    }
+
     async fn pull(&self, consumer: &Consumer, max: usize, wait: Duration) -> Result<Vec<Delivery>, Unavailable> {
         self.faults().pass(Operation::Pull).await?;
         // Subscribed before the first look, so that nothing arrives unseen in between.
