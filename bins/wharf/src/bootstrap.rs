@@ -31,6 +31,21 @@ pub(crate) fn admin_token(
     Ok((SecretString::from(text.trim()), Some(path)))
 }
 
+/// Refuses a folder of which a database is missing: a new one beside the others would look like a good start and be a
+/// loss.
+pub(crate) fn complete(folder: &Path, data_file: &Path) -> anyhow::Result<()> {
+    let (inbound, bus) = (folder.join("inbound.db"), folder.join("bus.db"));
+    for (there, missing) in [(data_file, &*inbound), (data_file, &*bus), (&*inbound, data_file)] {
+        anyhow::ensure!(
+            !there.exists() || missing.exists(),
+            "{} is there, but {} is missing; restore it, or begin with an empty data folder",
+            there.display(),
+            missing.display()
+        );
+    }
+    Ok(())
+}
+
 /// The master keys. A missing file is made only as long as nothing is sealed: a new key opens nothing that an old one
 /// sealed.
 pub(crate) async fn keys(path: &Path, store: &dyn DirectoryStore) -> anyhow::Result<(KeyFile, bool)> {

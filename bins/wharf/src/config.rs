@@ -250,6 +250,9 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
     if !(1..=4096).contains(&config.normalizer.batch) {
         problem("normalizer.batch", "must be between 1 and 4096");
     }
+    if !service::telemetry::is_log_filter(&config.log.level) {
+        problem("log.level", "must be error, warn, info, debug or trace, or a filter such as info,ingress=debug");
+    }
     if config.log_format().is_none() {
         problem("log.format", "must be json, text or auto");
     }

@@ -60,8 +60,18 @@ fn every_problem_is_found_at_once() {
         ("DEBUG", "true"),
         ("DATABASE_URL", "postgresql://localhost/x"),
         ("WHATSAPP_APP_SECRET", "s"),
+        ("LOG_FORMAT", "xml"),
     ]);
-    for part in ["deadline_ms` ", "DATADIR", "both are set", "refused in production", "postgresql", "set together"] {
+    assert!(problems(&[("LOG_LEVEL", "verbose")])[0].contains("must be error, warn"));
+    for part in [
+        "deadline_ms` ",
+        "json, text or auto",
+        "DATADIR",
+        "both are set",
+        "refused in production",
+        "postgresql",
+        "set together",
+    ] {
         let part = part.trim_end_matches("` ");
         assert!(found.iter().any(|problem| problem.contains(part)), "{part}: {found:#?}");
     }

@@ -81,6 +81,7 @@ async fn start_all(config: &Config, tasks: &Tasks, opened: &mut Option<Embedded>
     if let Some(parent) = data_file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     }
+    bootstrap::complete(folder.path(), &data_file)?;
     let backend = Embedded::open(&folder, &data_file, clock.clone()).await.context("cannot open the databases")?;
     *opened = Some(backend.clone());
     let (keys, key_file_is_new) = bootstrap::keys(&key_file, &*backend.directory).await?;
@@ -89,7 +90,15 @@ async fn start_all(config: &Config, tasks: &Tasks, opened: &mut Option<Embedded>
 
     let readiness = Readiness::new();
     metrics.keep_up(tasks);
-    keys.watch(tasks);
+    let store = backend.directory.clone();
+    keys.watch(tasks, move |ring| {
+        use ports::directory::DirectoryStore as _;
+        let store = store.clone();
+        async move {
+            OpenDirectory::open(&store.snapshot().await?, &ring)?;
+            Ok(())
+        }
+    });
     let directory_writer = Arc::new(tokio::sync::Mutex::new(()));
     rewrap_on_change(&backend, &keys, &directory_writer, tasks);
     let directory = watch_directory(&backend, &keys, &readiness, tasks);
@@ -185,6 +194,7 @@ fn serve(
 ) -> anyhow::Result<SocketAddr> {
     let server = HttpServer::new(move || App::new().configure(routes.clone()))
         .workers(workers)
+        .max_connections(connections_per_worker(workers))
         .keep_alive(KEEP_ALIVE)
         .client_request_timeout(HEAD_TIMEOUT)
         .shutdown_timeout(DRAIN.as_secs())
@@ -200,6 +210,16 @@ fn serve(
         }
     });
     Ok(bound)
+}
+
+/// Connections of one worker at most: together a quarter of the files that the process may open, so that three listeners
+/// leave the last quarter to databases and blobs. More connections wait in the system's queue.
+fn connections_per_worker(workers: usize) -> usize {
+    #[cfg(unix)]
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    #[cfg(not(unix))]
+    let files = 4096_u64;
+    usize::try_from(files / 4).unwrap_or(usize::MAX).clamp(128, 50_000) / workers.max(1)
 }
 
 fn watch_directory(

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use common::directory::{App, Assignment, Directory, Entry, Number, OpenDirectory, Tenant};
+use common::directory::{App, Assignment, Directory, Entry, MAX_DEFAULT_APPS, Number, OpenDirectory, Tenant};
 use common::ids::WabaId;
 use common::keys::KeyRing;
 use common::{AppId, NumberId, TenantId, Timestamp};
@@ -188,6 +188,18 @@ impl<'a> Plan<'a> {
     }
 
     fn finish(mut self) -> Result<Vec<Entry>, Vec<FieldError>> {
+        let mut defaults: BTreeMap<&AppId, bool> = BTreeMap::new();
+        for entry in self.current.entries.values().chain(&self.changed) {
+            if let Entry::App(app) = entry {
+                defaults.insert(&app.id, app.default);
+            }
+        }
+        if defaults.values().filter(|default| **default).count() > MAX_DEFAULT_APPS {
+            let message = format!(
+                "at most {MAX_DEFAULT_APPS} apps can be `default`; set `default = false` for others and use their own paths"
+            );
+            self.problems.push(FieldError::new("apps", message));
+        }
         if !self.problems.is_empty() {
             return Err(self.problems);
         }

@@ -325,6 +325,9 @@ pub enum OpenDirectoryError {
     NoDataKey(TenantId),
 }
 
+/// Apps that a path without an app tries at most; one more is refused when it is registered.
+pub const MAX_DEFAULT_APPS: usize = 8;
+
 /// The directory, unwrapped and indexed.
 #[derive(Debug, Default)]
 pub struct OpenDirectory {

@@ -35,7 +35,7 @@ pub enum ParkReason {
     Throttled,
     /// The event is older than the configured age.
     TooOld,
-    /// Correctly signed, but not readable as a webhook.
+    /// Correctly signed, but not readable as a webhook, or without anything in it that is an update.
     Unreadable,
     /// The tenant is suspended.
     Suspended,

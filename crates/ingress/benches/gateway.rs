@@ -66,7 +66,7 @@ fn main() {
     });
     row("plan + seal", &bodies, |body| {
         let planned = plan(body, &request, &directory, MAX_AGE).unwrap();
-        let verdicts = vec![Verdict::default(); planned.len()];
+        let verdicts = vec![Verdict::default(); planned.count()];
         black_box(planned.envelopes(&request, &verdicts));
     });
     row("all of it", &bodies, |body| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::directory::{OpenApp, OpenDirectory};
+use common::directory::{MAX_DEFAULT_APPS, OpenApp, OpenDirectory};
 use common::envelope::{Disposition, Lane, ParkReason};
 use common::record::{Outcome, RecordedMessages, RequestRecord, SignatureStatus};
 use common::trace::TraceContext;
@@ -24,8 +24,6 @@ use crate::limits::{Limits, RetryAfter};
 use crate::plan::{self, Envelopes, Planned, Request};
 use crate::records::Records;
 
-/// Apps without a path of their own whose secrets one request is checked against at most.
-const MAX_DEFAULT_APPS: usize = 8;
 /// Bodies over this size are planned and sealed beside the event loop, not on it.
 const LARGE_BODY: usize = 128 << 10;
 /// Batches of keys to remember that may wait; more are not remembered, which only costs work.
@@ -254,12 +252,9 @@ impl Gateway {
             Err(plan::Incomplete) => return Answer::later(503, "not-ready", RETRY_AFTER),
         };
         note(&planned, trail);
-        if planned.is_empty() {
-            return Answer::OK;
-        }
         let verdicts = self.admit(planned.candidates()).await;
         note_messages(planned.messages(), &verdicts, trail);
-        if is_known(planned.len(), &verdicts) {
+        if is_known(planned.count(), &verdicts) {
             trail.duplicate = true;
             return Answer::OK;
         }
@@ -284,16 +279,13 @@ impl Gateway {
             note(&planned, &mut trail);
             let messages: Vec<_> =
                 planned.messages().map(|(index, tenant, key)| (index, tenant.clone(), key)).collect();
-            Some((trail, planned.candidates(), messages, planned.is_empty()))
+            Some((trail, planned.candidates(), messages))
         })
         .await;
-        let Ok(Some((noted, candidates, messages, empty))) = looked else {
+        let Ok(Some((noted, candidates, messages))) = looked else {
             return Answer::later(503, "not-ready", RETRY_AFTER);
         };
         *trail = Trail { signature: trail.signature, app: trail.app.take(), ..noted };
-        if empty {
-            return Answer::OK;
-        }
         let count = candidates.len();
         let verdicts = self.admit(candidates).await;
         note_messages(messages.iter().map(|(index, tenant, key)| (*index, tenant, *key)), &verdicts, trail);
@@ -465,7 +457,7 @@ fn is_known(count: usize, verdicts: &[Verdict]) -> bool {
 }
 
 fn note(planned: &Planned<'_>, trail: &mut Trail) {
-    trail.event_count = u32::try_from(planned.len()).unwrap_or(u32::MAX);
+    trail.event_count = u32::try_from(planned.count()).unwrap_or(u32::MAX);
     if let Some((tenant, event, kind)) = planned.first() {
         trail.tenant = Some(tenant.clone());
         trail.event = event;

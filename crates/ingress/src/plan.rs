@@ -60,7 +60,7 @@ pub struct Planned<'a> {
 #[error("the directory has no keys for the reserved tenant")]
 pub struct Incomplete;
 
-/// Takes a verified body apart. Unreadable bytes are a plan too: they are parked whole.
+/// Takes a verified body apart. A body without any readable update is a plan too: it is parked whole.
 pub fn plan<'a>(
     body: &'a [u8],
     request: &Request,
@@ -68,7 +68,8 @@ pub fn plan<'a>(
     max_event_age: Duration,
 ) -> Result<Planned<'a>, Incomplete> {
     let unassigned = directory.tenant(&TenantId::unassigned()).ok_or(Incomplete)?.clone();
-    let Ok(peek) = peek(body) else {
+    // Nothing that was signed is dropped, so a body in which no update can be found is kept whole.
+    let Some(peek) = peek(body).ok().filter(|peek| !peek.updates.is_empty()) else {
         return Ok(Planned { body, peek: None, updates: Vec::new(), unassigned });
     };
     let age_matters = !peek.is_dashboard_test();
@@ -156,13 +157,8 @@ impl Planned<'_> {
         self.peek.is_none()
     }
 
-    /// Whether there is nothing to keep.
-    pub const fn is_empty(&self) -> bool {
-        self.peek.is_some() && self.updates.is_empty()
-    }
-
     /// How many updates there are.
-    pub const fn len(&self) -> usize {
+    pub const fn count(&self) -> usize {
         self.updates.len()
     }
 

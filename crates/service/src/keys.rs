@@ -69,8 +69,12 @@ impl KeyFile {
         self.ring.subscribe()
     }
 
-    /// Watches the file.
-    pub fn watch(self: &Arc<Self>, tasks: &Tasks) {
+    /// Watches the file. Changed keys are taken only if `accepts` says that everything opens under them: a wrong file
+    /// would otherwise wrap new secrets that the right one does not open.
+    pub fn watch<F>(self: &Arc<Self>, tasks: &Tasks, accepts: impl Fn(Arc<KeyRing>) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + Send,
+    {
         let (own, stopping) = (self.clone(), tasks.clone());
         tasks.spawn("key-file", async move {
             let mut seen = std::fs::read_to_string(&own.path).unwrap_or_default();
@@ -86,8 +90,19 @@ impl KeyFile {
                 seen = text;
                 match read(&own.path) {
                     Ok(ring) => {
-                        tracing::info!(keys = ?ring, "the key file has changed");
-                        own.ring.send_replace(Arc::new(ring));
+                        let ring = Arc::new(ring);
+                        match accepts(ring.clone()).await {
+                            Ok(()) => {
+                                tracing::info!(keys = ?ring, "the key file has changed");
+                                own.ring.send_replace(ring);
+                            }
+                            Err(error) => {
+                                tracing::error!(
+                                    error = &*error,
+                                    "the changed key file does not open the directory; the keys in use stay"
+                                );
+                            }
+                        }
                     }
                     Err(error) => {
                         tracing::error!(

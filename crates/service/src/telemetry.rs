@@ -24,6 +24,16 @@ pub enum LogFormat {
     Auto,
 }
 
+/// Whether a text is a level, or a filter of levels by module: `info`, `warn,ingress=debug`.
+pub fn is_log_filter(text: &str) -> bool {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |level: &str| LEVELS.contains(&level.to_ascii_lowercase().as_str());
+    text.split(',').all(|part| match part.split_once('=') {
+        Some((module, level)) => !module.is_empty() && is_level(level),
+        None => is_level(part),
+    })
+}
+
 /// Starts logging to standard error. `level` is a level or a filter such as `info,ingress=debug`. A second call changes
 /// nothing.
 pub fn start_logs(level: &str, format: LogFormat) {
