@@ -133,7 +133,7 @@ async fn start_all(config: &Config, tasks: &Tasks, opened: &mut Option<Embedded>
         },
         tasks,
     );
-    watch_bus(gateway.clone(), &readiness, tasks);
+    watch_servers(gateway.clone(), &backend, &readiness, tasks);
 
     let gateway_routes = ingress::routes(gateway);
     let health = health_routes(readiness.clone());
@@ -237,15 +237,22 @@ fn watch_directory(
     })
 }
 
-fn watch_bus(gateway: Arc<ingress::Gateway>, readiness: &Readiness, tasks: &Tasks) {
+/// Looks at the bus and the database once a second. Without the database webhooks are taken all the same.
+fn watch_servers(gateway: Arc<ingress::Gateway>, backend: &Embedded, readiness: &Readiness, tasks: &Tasks) {
+    use ports::outbox::Outbox as _;
     readiness.report("bus", true, true);
+    readiness.report("database", false, true);
+    let outbox = backend.outbox.clone();
     let (readiness, stopping) = (readiness.clone(), tasks.clone());
     tasks.spawn("readiness", async move {
         loop {
             tokio::select! {
                 () = stopping.stopping() => return,
-                () = tokio::time::sleep(Duration::from_secs(1)) => readiness.report("bus", true, gateway.is_bus_up()),
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
             }
+            readiness.report("bus", true, gateway.is_bus_up());
+            let asked = tokio::time::timeout(Duration::from_secs(1), outbox.unpublished()).await;
+            readiness.report("database", false, matches!(asked, Ok(Ok(_))));
         }
     });
 }
