@@ -132,6 +132,15 @@ pub async fn events_stay_for_as_long_as_promised<H: Harness>() {
     assert_eq!(texts(&take(&scene, &consumer(Stream::Events), 2).await), ["a", "b"]);
 }
 
+pub async fn a_probe_of_a_healthy_bus_succeeds_and_leaves_nothing<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    for stream in Stream::ALL {
+        bounded("a probe", scene.bus().probe(stream)).await.unwrap();
+        assert!(is(backlog(&scene, &consumer(stream)).await, 0, 0));
+        nothing_comes(&scene, &consumer(stream)).await;
+    }
+}
+
 pub async fn live_and_bulk_lanes_are_separate<H: Harness>() {
     let scene = Scene::<H>::open().await;
     publish_texts(&scene, BULK, &["bulk"]).await;

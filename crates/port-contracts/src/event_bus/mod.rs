@@ -76,6 +76,7 @@ macro_rules! event_bus_contract {
             the_backlog_of_an_idle_consumer_is_empty,
             the_backlog_ages_by_its_oldest_message,
             the_backlog_survives_a_restart,
+            a_probe_of_a_healthy_bus_succeeds_and_leaves_nothing,
             consumers_of_events_have_backlogs_of_their_own,
             // dedup
             a_dedup_id_twice_stores_one_and_names_the_first,
