@@ -88,3 +88,18 @@ fn without_the_key_of_what_is_stored_it_does_not_start() {
     replace(&path, &old);
     setup.start();
 }
+
+#[test]
+fn a_key_file_that_does_not_open_the_directory_is_not_taken() {
+    let wharf = Setup::new().start();
+    let (path, old) = key_lines(&wharf);
+    replace(&path, &format!("other {}\n", "ab".repeat(32)));
+    wait::until("the wrong file is reported", || wharf.log().contains("does not open the directory").then_some(()));
+    meta::accepted(wharf.public(), &meta::messages(&[meta::text("wamid.A", "hello")]));
+    wharf.wait_for_message("wamid.A");
+    // Nothing was wrapped under the wrong key meanwhile: the right one opens everything.
+    replace(&path, &old);
+    let wharf = wharf.stop().start();
+    meta::accepted(wharf.public(), &meta::messages(&[meta::text("wamid.B", "again")]));
+    wharf.wait_for_message("wamid.B");
+}
