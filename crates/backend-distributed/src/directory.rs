@@ -1,4 +1,7 @@
 //! The directory as `api` writes it: the database decides, the stream tells everybody.
+//!
+//! A write is committed to the database and then published. Whoever publishes holds a lock and publishes what the
+//! database has and the stream lacks, so two writers, a crash between the two steps, and an empty stream are one case.
 
 use std::sync::Arc;
 
@@ -7,35 +10,56 @@ use common::directory::{Directory, Entry};
 use ports::Unavailable;
 use ports::directory::DirectoryStore;
 
-use crate::nats::Nats;
-use crate::postgres::Postgres;
+use crate::nats::{Head, Nats, StreamDirectory};
+use crate::postgres::{Postgres, PostgresDirectory};
 
-/// The directory in PostgreSQL, with every change published to the stream `directory`.
+/// See the module's documentation.
 #[derive(Debug)]
-pub struct PublishedDirectory {}
+pub struct PublishedDirectory {
+    database: Arc<PostgresDirectory>,
+    stream: Arc<StreamDirectory>,
+}
 
 impl PublishedDirectory {
     /// Over connections of a process that has both.
-    pub fn new(_postgres: &Postgres, _nats: &Nats) -> Arc<Self> {
-        Arc::new(Self {})
+    pub fn new(postgres: &Postgres, nats: &Nats) -> Arc<Self> {
+        Arc::new(Self { database: postgres.directory(), stream: nats.directory() })
     }
 
     /// Publishes what the stream lacks of the database: after a crash between the two, or into a new stream. Returns
     /// how many entries. To be called at the start and every few seconds.
     pub async fn publish_missing(&self) -> Result<usize, Unavailable> {
-        Err(Unavailable::new("the directory", "not written yet"))
+        let _turn = self.database.publishing_lock().await?;
+        let published = self.stream.head().await?;
+        let mut missing = self.database.entries_since(published.map_or(0, |head| head.revision)).await?;
+        if published.is_some_and(|head| {
+            head.revision > missing.head || (head.revision == missing.head && head.entries != missing.count)
+        }) {
+            tracing::warn!("the directory on the bus is not that of this database (restored?): it is published anew");
+            self.stream.clear().await?;
+            missing = self.database.entries_since(0).await?;
+        } else if published.is_some_and(|head| head.revision == missing.head) {
+            return Ok(0);
+        }
+        let count = missing.entries.len();
+        self.stream.publish(missing.entries, Head { revision: missing.head, entries: missing.count }).await?;
+        Ok(count)
     }
 }
 
 #[async_trait]
 impl DirectoryStore for PublishedDirectory {
     async fn snapshot(&self) -> Result<Directory, Unavailable> {
-        Err(Unavailable::new("the directory", "not written yet"))
+        self.database.snapshot().await
     }
-    async fn changed(&self, _revision: u64) -> Result<u64, Unavailable> {
-        Err(Unavailable::new("the directory", "not written yet"))
+
+    async fn changed(&self, revision: u64) -> Result<u64, Unavailable> {
+        self.database.changed(revision).await
     }
-    async fn write(&self, _entries: Vec<Entry>) -> Result<u64, Unavailable> {
-        Err(Unavailable::new("the directory", "not written yet"))
+
+    async fn write(&self, entries: Vec<Entry>) -> Result<u64, Unavailable> {
+        let revision = self.database.write(entries).await?;
+        self.publish_missing().await?;
+        Ok(revision)
     }
 }

@@ -1,58 +1,213 @@
 //! NATS JetStream: the event bus, and the directory as the gateway reads it.
 
-use std::sync::Arc;
+mod event_bus;
+mod monitor;
+mod stream_directory;
+pub mod streams;
 
-use ports::directory::DirectoryStore;
-use ports::event_bus::EventBus;
-use secrecy::SecretString;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream;
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::{ConnectOptions, Event, ServerAddr};
+use ports::Unavailable;
+use ports::event_bus::Stream;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::OpenError;
+pub use event_bus::JetStreamBus;
+pub(crate) use stream_directory::Head;
+pub use stream_directory::StreamDirectory;
+
+/// The oldest server that keeps every promise of the bus.
+const OLDEST_SERVER: (i64, i64) = (2, 11);
+/// What a message needs beside its payload: headers, subject, reply.
+const HEADER_ROOM: usize = 64 << 10;
+/// Requests to the server that are not about messages.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// A publish without an answer for this long has failed. Callers with a deadline of their own give up sooner.
+const ACK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Publishes that may wait for their acknowledgement at once; more are refused, not queued.
+const MAX_IN_FLIGHT: usize = 20_000;
+/// A connection that does not answer two of these is broken.
+const PING_EVERY: Duration = Duration::from_secs(2);
 
 /// How to reach NATS.
 #[derive(Clone, Debug)]
 pub struct NatsConfig {
     /// `nats://user:password@host:4222`, or `tls://…`; several separated by commas.
     pub url: SecretString,
-    /// The HTTP monitoring endpoint (`http://host:8222`), the only place where a server says whether it syncs.
+    /// The HTTP monitoring endpoint (`http://host:8222`), the only place where a server says whether it syncs; several
+    /// separated by commas, one for each server of a cluster.
     pub monitor_url: Option<String>,
     /// Shown in the server's list of connections: the name of the process.
     pub client: &'static str,
-    /// Replicas of each stream that `migrate` makes: 1 or 3.
+    /// Replicas of each stream that `migrate` makes: 1, 3 or 5.
     pub replicas: usize,
     /// Go on although the server may lose acknowledged messages in a power cut. For development and benchmarks.
     pub allow_lazy_sync: bool,
 }
 
 /// A connection.
-#[derive(Clone, Debug)]
-pub struct Nats {}
+#[derive(Clone)]
+pub struct Nats {
+    config: NatsConfig,
+    client: async_nats::Client,
+    jetstream: jetstream::Context,
+}
 
 impl Nats {
     /// Connects, and keeps connecting again whenever the connection breaks. An error if the first attempt fails.
-    pub async fn connect(_config: NatsConfig) -> Result<Self, OpenError> {
-        Err(OpenError::Unsuitable("not written yet".to_owned()))
+    pub async fn connect(config: NatsConfig) -> Result<Self, OpenError> {
+        let addresses = addresses(&config.url)?;
+        let client = ConnectOptions::new()
+            .name(format!("wharf-{}", config.client))
+            // An inbox prefix of its own, so that a server can keep the answers to one user from another.
+            .custom_inbox_prefix(format!("_INBOX_{}", config.client))
+            .connection_timeout(REQUEST_TIMEOUT)
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .ping_interval(PING_EVERY)
+            .reconnect_delay_callback(|attempt| {
+                Duration::from_millis(50 << attempt.min(4)).min(Duration::from_millis(500))
+            })
+            .event_callback(|event| async move { log(&event) })
+            .connect(addresses)
+            .await
+            .map_err(|error| Unavailable::new("NATS", error))?;
+        let jetstream = ContextBuilder::new()
+            .timeout(ACK_TIMEOUT)
+            .ack_timeout(ACK_TIMEOUT)
+            .max_ack_inflight(MAX_IN_FLIGHT)
+            .backpressure_on_inflight(false)
+            .build(client.clone());
+        Ok(Self { config, client, jetstream })
     }
 
     /// Makes the streams, or brings them up to date. Returns what was done, a line each.
     pub async fn migrate(&self) -> Result<Vec<String>, OpenError> {
-        Err(OpenError::Unsuitable("not written yet".to_owned()))
+        self.verify_server().await?;
+        streams::migrate(&self.jetstream, self.config.replicas).await
     }
 
     /// Checks the server's version and limits, that it syncs, and that the streams are as they must be.
     pub async fn verify(&self) -> Result<(), OpenError> {
-        Err(OpenError::Unsuitable("not written yet".to_owned()))
+        self.verify_server().await?;
+        streams::verify(&self.jetstream).await
+    }
+
+    async fn verify_server(&self) -> Result<(), OpenError> {
+        let info = self.client.server_info();
+        let unsuitable = |text: String| Err(OpenError::Unsuitable(text));
+        if !self.client.is_server_compatible(OLDEST_SERVER.0, OLDEST_SERVER.1, 0) {
+            return unsuitable(format!(
+                "NATS server {} is too old: {}.{} or newer is needed (older ones ignore settings that Wharf relies on)",
+                info.version, OLDEST_SERVER.0, OLDEST_SERVER.1
+            ));
+        }
+        if info.max_payload < Stream::MAX_MESSAGE_BYTES + HEADER_ROOM {
+            return unsuitable(format!(
+                "the NATS server takes messages of {} bytes at most; set max_payload: 8MB in its configuration",
+                info.max_payload
+            ));
+        }
+        if !info.jetstream {
+            return unsuitable("the NATS server runs without JetStream; add a jetstream block".to_owned());
+        }
+        match (&self.config.monitor_url, self.config.allow_lazy_sync) {
+            (Some(urls), allow_lazy) => {
+                let syncs = monitor::syncs_every_write(urls, &info.server_id).await;
+                match syncs {
+                    Ok(()) => Ok(()),
+                    Err(error) if allow_lazy => {
+                        warn_of_lazy_sync(&error.to_string());
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            (None, true) => {
+                warn_of_lazy_sync("nats.monitor_url is not set");
+                Ok(())
+            }
+            (None, false) => unsuitable(
+                "whether the NATS server syncs before it acknowledges is not known: set nats.monitor_url \
+                 (WHARF__NATS__MONITOR_URL) to its monitoring endpoint"
+                    .to_owned(),
+            ),
+        }
     }
 
     /// The event bus.
-    pub fn bus(&self) -> Arc<dyn EventBus> {
-        unreachable!("not written yet")
+    pub fn bus(&self) -> Arc<JetStreamBus> {
+        Arc::new(JetStreamBus::new(self.client.clone(), self.jetstream.clone()))
     }
 
     /// The directory, read from the stream. Writing to it fails: see [`crate::directory::PublishedDirectory`].
-    pub fn directory(&self) -> Arc<dyn DirectoryStore> {
-        unreachable!("not written yet")
+    pub fn directory(&self) -> Arc<StreamDirectory> {
+        Arc::new(StreamDirectory::new(self.client.clone(), self.jetstream.clone()))
+    }
+
+    /// What streams are made through.
+    pub fn context(&self) -> jetstream::Context {
+        self.jetstream.clone()
+    }
+
+    /// Whether the connection is there.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// The server's clock, as its monitoring endpoint tells it: milliseconds since the Unix epoch. `None` without a
+    /// monitoring endpoint.
+    pub async fn clock(&self) -> Option<i64> {
+        monitor::clock(self.config.monitor_url.as_deref()?).await
     }
 
     /// Sends what is under way and closes.
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        // What it waits for is this process's own; a server that is gone must not hold the stop.
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.client.drain()).await;
+    }
+}
+
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nats").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+fn warn_of_lazy_sync(why: &str) {
+    tracing::warn!(
+        why,
+        "nats.unsafe_lazy_sync: webhooks that were answered 200 may be lost when the NATS server's machine loses power"
+    );
+}
+
+fn addresses(urls: &SecretString) -> Result<Vec<ServerAddr>, OpenError> {
+    let parse = |url: &str| {
+        // The error of the library repeats the text, which may hold a password.
+        url.parse::<ServerAddr>()
+            .map_err(|_| OpenError::Unsuitable("nats.url is not an address such as nats://host:4222".to_owned()))
+    };
+    urls.expose_secret().split(',').map(str::trim).filter(|url| !url.is_empty()).map(parse).collect()
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::Connected => tracing::info!("connected to NATS"),
+        Event::Disconnected => tracing::warn!("the connection to NATS is broken; connecting again"),
+        Event::SlowConsumer(_) => tracing::warn!("NATS answers faster than this process reads"),
+        Event::ServerError(error) => tracing::error!(%error, "NATS refuses"),
+        Event::ClientError(error) => tracing::debug!(%error, "NATS client"),
+        Event::LameDuckMode => tracing::info!("the NATS server is about to stop"),
+        Event::Draining | Event::Closed => {}
+    }
+}
+
+/// What is there instead of a stream, a consumer or an answer.
+fn unavailable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Unavailable {
+    Unavailable::new("NATS", error)
 }

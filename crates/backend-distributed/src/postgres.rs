@@ -82,10 +82,37 @@ impl Postgres {
     }
 
     /// The directory's table.
-    pub fn directory(&self) -> Arc<dyn DirectoryStore> {
+    pub fn directory(&self) -> Arc<PostgresDirectory> {
         unreachable!("not written yet")
     }
 
     /// Closes all connections.
     pub async fn close(&self) {}
+}
+
+/// Stub.
+#[derive(Debug)]
+pub struct PostgresDirectory {}
+/// Stub.
+pub struct Missing {
+    pub entries: Vec<(String, common::directory::Entry, u64)>,
+    pub head: u64,
+    pub count: u64,
+}
+impl PostgresDirectory {
+    pub(crate) async fn publishing_lock(&self) -> Result<(), ports::Unavailable> {
+        unreachable!()
+    }
+    pub(crate) async fn entries_since(&self, _: u64) -> Result<Missing, ports::Unavailable> {
+        unreachable!()
+    }
+    pub(crate) async fn snapshot(&self) -> Result<common::directory::Directory, ports::Unavailable> {
+        unreachable!()
+    }
+    pub(crate) async fn changed(&self, _: u64) -> Result<u64, ports::Unavailable> {
+        unreachable!()
+    }
+    pub(crate) async fn write(&self, _: Vec<common::directory::Entry>) -> Result<u64, ports::Unavailable> {
+        unreachable!()
+    }
 }

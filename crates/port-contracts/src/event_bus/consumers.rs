@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use ports::event_bus::{Backlog, Consumer, Retention, Stream};
+use ports::event_bus::{Backlog, Consumer, Delivery, Retention, Stream};
 
 use super::{
     ACK_WAIT, BULK, LIVE, QUIET, SOON, ack, backlog, consumer, named, nothing_comes, publish_texts, take, texts,
@@ -14,9 +14,9 @@ use super::{
 use crate::harness::Harness;
 use crate::scene::{BOUND, Scene, bounded, is_waiting};
 
-/// Whether a backlog is this deep and this old; real clocks have run on a little since.
-fn is(backlog: Backlog, depth: u64, age: u64) -> bool {
-    backlog.depth == depth && (age..age + 5).contains(&backlog.oldest_age.as_secs())
+/// Whether a backlog is this deep and this old; real clocks have run on since, and a harness may make them run fast.
+fn is(backlog: Backlog, depth: u64, minutes: u64) -> bool {
+    backlog.depth == depth && backlog.oldest_age.as_secs() / 60 == minutes
 }
 
 pub async fn a_pull_returns_empty_after_its_wait<H: Harness>() {
@@ -117,10 +117,22 @@ pub async fn an_ack_of_events_counts_for_its_consumer_only_over_a_restart<H: Har
     ack(&scene, &two, &taken[..1]).await;
     let scene = scene.restart().await;
     scene.pass(ACK_WAIT).await;
-    assert_eq!(texts(&take(&scene, &one, 1).await), ["a"]);
-    assert_eq!(texts(&take(&scene, &two, 1).await), ["b"]);
-    nothing_comes(&scene, &one).await;
-    nothing_comes(&scene, &two).await;
+    if H::REMEMBERS_ACKS_OF_EVENTS_OVER_RESTART {
+        assert_eq!(texts(&take(&scene, &one, 1).await), ["a"]);
+        assert_eq!(texts(&take(&scene, &two, 1).await), ["b"]);
+        nothing_comes(&scene, &one).await;
+        nothing_comes(&scene, &two).await;
+    } else {
+        assert!(texts(&take_all(&scene, &one).await).contains(&"a".to_owned()));
+        assert!(texts(&take_all(&scene, &two).await).contains(&"b".to_owned()));
+    }
+}
+
+/// Everything that comes without a wait.
+async fn take_all<H: Harness>(scene: &Scene<H>, consumer: &Consumer) -> Vec<Delivery> {
+    let mut all = take(scene, consumer, 1).await;
+    all.extend(scene.bus().pull(consumer, 10, QUIET).await.unwrap());
+    all
 }
 
 pub async fn events_stay_for_as_long_as_promised<H: Harness>() {
@@ -190,14 +202,14 @@ pub async fn the_backlog_of_an_idle_consumer_is_empty<H: Harness>() {
 pub async fn the_backlog_ages_by_its_oldest_message<H: Harness>() {
     let scene = Scene::<H>::open().await;
     publish_texts(&scene, LIVE, &["a"]).await;
-    scene.pass(Duration::from_secs(10)).await;
+    scene.pass(Duration::from_mins(1)).await;
     publish_texts(&scene, LIVE, &["b"]).await;
-    scene.pass(Duration::from_secs(10)).await;
-    assert!(is(backlog(&scene, &consumer(LIVE)).await, 2, 20));
+    scene.pass(Duration::from_mins(1)).await;
+    assert!(is(backlog(&scene, &consumer(LIVE)).await, 2, 2));
     let taken = take(&scene, &consumer(LIVE), 2).await;
-    assert!(is(backlog(&scene, &consumer(LIVE)).await, 2, 20), "taking it does not make it younger");
+    assert!(is(backlog(&scene, &consumer(LIVE)).await, 2, 2), "taking it does not make it younger");
     ack(&scene, &consumer(LIVE), &taken[..1]).await;
-    assert!(is(backlog(&scene, &consumer(LIVE)).await, 1, 10));
+    assert!(is(backlog(&scene, &consumer(LIVE)).await, 1, 1));
 }
 
 pub async fn the_backlog_survives_a_restart<H: Harness>() {
@@ -205,9 +217,9 @@ pub async fn the_backlog_survives_a_restart<H: Harness>() {
     publish_texts(&scene, LIVE, &["a", "b", "c"]).await;
     let taken = take(&scene, &consumer(LIVE), 2).await;
     ack(&scene, &consumer(LIVE), &taken[..1]).await;
-    scene.pass(Duration::from_secs(10)).await;
+    scene.pass(Duration::from_mins(1)).await;
     let scene = scene.restart().await;
-    assert!(is(backlog(&scene, &consumer(LIVE)).await, 2, 10));
+    assert!(is(backlog(&scene, &consumer(LIVE)).await, 2, 1));
 }
 
 pub async fn consumers_of_events_have_backlogs_of_their_own<H: Harness>() {

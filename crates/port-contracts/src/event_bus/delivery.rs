@@ -7,7 +7,7 @@ use super::{ACK_WAIT, LIVE, ack, backlog, consumer, nothing_comes, publish_texts
 use crate::harness::Harness;
 use crate::scene::Scene;
 
-const LONG: Duration = Duration::from_mins(10);
+const LONG: Duration = Duration::from_mins(2);
 
 pub async fn an_acked_message_never_comes_again<H: Harness>() {
     let scene = Scene::<H>::open().await;

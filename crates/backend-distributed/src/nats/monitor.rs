@@ -1,0 +1,80 @@
+//! A server's monitoring endpoint: the only place where it says whether it syncs before it acknowledges.
+
+use std::time::Duration;
+
+use common::Timestamp;
+use serde::Deserialize;
+
+use crate::OpenError;
+use crate::nats::unavailable;
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The part of `/varz` that matters.
+#[derive(Debug, Deserialize)]
+struct Variables {
+    server_id: String,
+    #[serde(with = "common::clock::rfc3339")]
+    now: Timestamp,
+    #[serde(default)]
+    jetstream: Option<JetStream>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct JetStream {
+    #[serde(default)]
+    config: JetStreamConfig,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct JetStreamConfig {
+    #[serde(default)]
+    sync_always: bool,
+}
+
+/// An error unless every server behind the endpoints syncs each write, and `connected` is one of them.
+pub(super) async fn syncs_every_write(urls: &str, connected: &str) -> Result<(), OpenError> {
+    let mut is_connected_known = false;
+    for url in endpoints(urls) {
+        let variables = ask(url).await?;
+        is_connected_known |= variables.server_id == connected;
+        if !variables.jetstream.unwrap_or_default().config.sync_always {
+            return Err(OpenError::Unsuitable(format!(
+                "the NATS server at {url} acknowledges before it syncs, so a power cut loses what was answered 200: \
+                 set `sync_interval: always` in its jetstream block (deploy/nats.conf), or, for development only, \
+                 nats.unsafe_lazy_sync = true"
+            )));
+        }
+    }
+    if is_connected_known {
+        return Ok(());
+    }
+    Err(OpenError::Unsuitable(
+        "nats.monitor_url is not the monitoring endpoint of the NATS server that nats.url leads to; name those of all \
+         servers, separated by commas"
+            .to_owned(),
+    ))
+}
+
+/// The clock of the first server that answers.
+pub(super) async fn clock(urls: &str) -> Option<i64> {
+    for url in endpoints(urls) {
+        if let Ok(variables) = ask(url).await {
+            return Some(variables.now.as_millis());
+        }
+    }
+    None
+}
+
+fn endpoints(urls: &str) -> impl Iterator<Item = &str> {
+    urls.split(',').map(|url| url.trim().trim_end_matches('/')).filter(|url| !url.is_empty())
+}
+
+async fn ask(url: &str) -> Result<Variables, OpenError> {
+    let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(unavailable)?;
+    let response = client.get(format!("{url}/varz")).send().await.and_then(reqwest::Response::error_for_status);
+    let variables = response.map_err(unavailable)?.json::<Variables>().await;
+    variables.map_err(|_| {
+        OpenError::Unsuitable(format!("{url} does not answer as the monitoring endpoint of a NATS server does"))
+    })
+}

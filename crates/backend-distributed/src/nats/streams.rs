@@ -1,0 +1,233 @@
+//! The streams of the bus as JetStream has them: made by `wharf migrate`, verified by every process.
+//!
+//! The two lanes of envelopes are one stream with a filtered consumer for each, so that a tenant's quota, which counts
+//! per subject, needs no second stream. A server ignores settings that it does not know, so what it echoes is compared.
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType};
+use async_nats::jetstream::{self, ErrorCode};
+use common::envelope::Lane;
+use ports::event_bus::{Retention, Stream};
+
+use crate::OpenError;
+use crate::nats::{HEADER_ROOM, unavailable};
+
+/// The stream of the directory.
+pub const DIRECTORY: &str = "directory";
+
+/// Messages of `events` kept at most. The port promises fewer; readers outside depend on this stream alone.
+const EVENTS_MAX_MESSAGES: i64 = 5_000_000;
+/// Bytes of `events` kept at most.
+const EVENTS_MAX_BYTES: i64 = 4 << 30;
+
+/// The name of the JetStream stream of a stream of the port.
+pub(super) const fn name(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Inbound(_) => "inbound",
+        Stream::Audit => "audit",
+        Stream::Events => "events",
+        Stream::Wakeups => "wakeups",
+    }
+}
+
+/// What a consumer of a stream of the port reads.
+pub(super) const fn subjects(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Inbound(Lane::Live) => "inbound.live.>",
+        Stream::Inbound(Lane::Bulk) => "inbound.bulk.>",
+        Stream::Audit => "audit.>",
+        Stream::Events => "wharf.events.>",
+        Stream::Wakeups => "wakeups.>",
+    }
+}
+
+/// The streams as they must be.
+pub fn wanted(replicas: usize) -> Vec<Config> {
+    let size = i32::try_from(Stream::MAX_MESSAGE_BYTES + HEADER_ROOM).unwrap_or(i32::MAX);
+    let base = |name: &str, subject: &str, description: &str| Config {
+        name: name.to_owned(),
+        subjects: vec![subject.to_owned()],
+        description: Some(description.to_owned()),
+        storage: StorageType::File,
+        max_message_size: size,
+        max_messages: -1,
+        max_bytes: -1,
+        max_messages_per_subject: -1,
+        max_consumers: -1,
+        num_replicas: replicas,
+        duplicate_window: Stream::DUPLICATE_WINDOW,
+        allow_direct: true,
+        ..Config::default()
+    };
+    let queue = |stream: Stream, subject: &str, description: &str| {
+        let Retention::WorkQueue { max_per_subject } = stream.retention() else {
+            return base(name(stream), subject, description);
+        };
+        Config {
+            retention: RetentionPolicy::WorkQueue,
+            discard: DiscardPolicy::New,
+            discard_new_per_subject: true,
+            max_messages_per_subject: i64::try_from(max_per_subject).unwrap_or(i64::MAX),
+            ..base(name(stream), subject, description)
+        }
+    };
+    let Retention::Limits { max_age, .. } = Stream::Events.retention() else { return Vec::new() };
+    vec![
+        Config {
+            // For the probes, which expire by themselves.
+            allow_message_ttl: true,
+            ..queue(Stream::Inbound(Lane::Live), "inbound.>", "Sealed envelopes on their way to the normalizer")
+        },
+        queue(Stream::Audit, "audit.>", "Request records on their way to the recorder"),
+        queue(Stream::Wakeups, "wakeups.>", "Hints that there is work in a table"),
+        Config {
+            retention: RetentionPolicy::Limits,
+            discard: DiscardPolicy::Old,
+            max_age,
+            max_messages: EVENTS_MAX_MESSAGES,
+            max_bytes: EVENTS_MAX_BYTES,
+            ..base(name(Stream::Events), "wharf.events.>", "Normalised events, CloudEvents JSON")
+        },
+        Config {
+            retention: RetentionPolicy::Limits,
+            discard: DiscardPolicy::Old,
+            max_messages_per_subject: 1,
+            ..base(DIRECTORY, "directory.>", "Tenants, apps and numbers: the last value of each key")
+        },
+    ]
+}
+
+/// Makes what is missing and changes what differs; returns what was done.
+pub(super) async fn migrate(context: &jetstream::Context, replicas: usize) -> Result<Vec<String>, OpenError> {
+    let mut done = Vec::new();
+    for config in wanted(replicas) {
+        let name = config.name.clone();
+        let there = match context.get_stream(&name).await {
+            Ok(stream) => Some(stream.cached_info().config.clone()),
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => None,
+                _ => return Err(unavailable(error).into()),
+            },
+        };
+        done.push(match &there {
+            Some(there) if differences(&config, there).is_empty() => {
+                format!("stream {name}: as it must be")
+            }
+            Some(there) => {
+                let differing = differences(&config, there).join(", ");
+                // The number of replicas is the operator's: what was scaled by hand stays.
+                let config = Config { num_replicas: there.num_replicas, ..config };
+                context.update_stream(config).await.map_err(|error| refused(&name, &error.to_string()))?;
+                format!("stream {name}: changed ({differing})")
+            }
+            None => {
+                context.create_stream(config).await.map_err(|error| match error.kind() {
+                    CreateStreamErrorKind::TimedOut => unavailable(error).into(),
+                    _ => refused(&name, &error.to_string()),
+                })?;
+                format!("stream {name}: made")
+            }
+        });
+    }
+    Ok(done)
+}
+
+fn refused(name: &str, why: &str) -> OpenError {
+    OpenError::Unsuitable(format!("the NATS server does not take the stream {name}: {why}"))
+}
+
+/// An error unless every stream is as it must be.
+pub(super) async fn verify(context: &jetstream::Context) -> Result<(), OpenError> {
+    for config in wanted(1) {
+        let name = &config.name;
+        let stream = context.get_stream(name).await.map_err(|error| match error.kind() {
+            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                OpenError::Unsuitable(format!("the stream {name} is missing: run `wharf migrate`"))
+            }
+            _ => unavailable(error).into(),
+        })?;
+        let differing = differences(&config, &stream.cached_info().config);
+        if !differing.is_empty() {
+            return Err(OpenError::Unsuitable(format!(
+                "the stream {name} is not as it must be ({}): run `wharf migrate`",
+                differing.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What of a stream would break a promise.
+fn differences(wanted: &Config, there: &Config) -> Vec<&'static str> {
+    let checks = [
+        ("subjects", wanted.subjects == there.subjects),
+        ("storage", wanted.storage == there.storage),
+        ("retention", wanted.retention == there.retention),
+        ("discard policy", wanted.discard == there.discard),
+        ("quota per subject", wanted.discard_new_per_subject == there.discard_new_per_subject),
+        ("messages per subject", wanted.max_messages_per_subject == there.max_messages_per_subject),
+        ("messages", at_least(wanted.max_messages, there.max_messages)),
+        ("bytes", at_least(wanted.max_bytes, there.max_bytes)),
+        ("age", age_at_least(wanted.max_age, there.max_age)),
+        ("message size", at_least(wanted.max_message_size.into(), there.max_message_size.into())),
+        ("duplicate window", wanted.duplicate_window <= there.duplicate_window),
+        ("acknowledgements", !there.no_ack),
+        ("sealing", !there.sealed),
+        ("direct reads", there.allow_direct),
+        ("expiring messages", !wanted.allow_message_ttl || there.allow_message_ttl),
+        ("persistence", !matches!(there.persist_mode, Some(PersistenceMode::Async))),
+    ];
+    checks.into_iter().filter(|(_, holds)| !holds).map(|(what, _)| what).collect()
+}
+
+/// Whether a limit keeps no less than another; -1 and 0 are no limit.
+const fn at_least(wanted: i64, there: i64) -> bool {
+    there <= 0 || (wanted > 0 && there >= wanted)
+}
+
+fn age_at_least(wanted: Duration, there: Duration) -> bool {
+    there.is_zero() || (!wanted.is_zero() && there >= wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_unread_is_ever_dropped() {
+        for config in wanted(1).iter().filter(|config| ["inbound", "audit", "wakeups"].contains(&config.name.as_str()))
+        {
+            assert_eq!(config.retention, RetentionPolicy::WorkQueue, "{}", config.name);
+            assert_eq!(config.discard, DiscardPolicy::New, "{}", config.name);
+            assert!(config.max_age.is_zero() && config.max_messages == -1 && config.max_bytes == -1);
+        }
+    }
+
+    #[test]
+    fn events_stay_for_as_long_as_the_port_promises() {
+        let Retention::Limits { max_age, max_messages } = Stream::Events.retention() else { unreachable!() };
+        let events = wanted(1).into_iter().find(|config| config.name == "events").unwrap();
+        assert!(events.max_age >= max_age);
+        assert!(events.max_messages >= i64::try_from(max_messages).unwrap());
+    }
+
+    #[test]
+    fn a_stream_that_keeps_less_is_noticed_and_one_that_keeps_more_is_not() {
+        let inbound = wanted(3).remove(0);
+        let differs = |change: fn(&mut Config)| {
+            let mut there = inbound.clone();
+            change(&mut there);
+            differences(&inbound, &there)
+        };
+        assert!(differs(|_| ()).is_empty());
+        assert!(differs(|there| there.num_replicas = 5).is_empty());
+        assert_eq!(differs(|there| there.discard = DiscardPolicy::Old), ["discard policy"]);
+        assert_eq!(differs(|there| there.max_age = Duration::from_hours(1)), ["age"]);
+        assert_eq!(differs(|there| there.max_messages = 10), ["messages"]);
+        assert_eq!(differs(|there| there.storage = StorageType::Memory), ["storage"]);
+        assert_eq!(differs(|there| there.persist_mode = Some(PersistenceMode::Async)), ["persistence"]);
+        assert_eq!(differs(|there| there.no_ack = true), ["acknowledgements"]);
+    }
+}

@@ -1,0 +1,204 @@
+//! What the laws do not say: what a process refuses to begin with, and what it does while the server is away.
+
+use std::time::Duration;
+
+use backend_distributed::OpenError;
+use backend_distributed::nats::{Nats, NatsConfig, streams};
+use bytes::Bytes;
+use common::envelope::Lane;
+use ports::event_bus::{Consumer, EventBus as _, Outgoing, PublishError, Stream};
+use test_servers::Nats as Server;
+
+use crate::event_bus::config;
+use crate::install_tls;
+
+const LIVE: Stream = Stream::Inbound(Lane::Live);
+
+fn envelope(text: &str) -> Outgoing {
+    Outgoing {
+        stream: LIVE,
+        subject: "inbound.live.acme".to_owned(),
+        payload: Bytes::copy_from_slice(text.as_bytes()),
+        dedup_id: None,
+    }
+}
+
+async fn ready(server: &Server) -> Nats {
+    install_tls();
+    let nats = Nats::connect(config(server)).await.unwrap();
+    nats.migrate().await.unwrap();
+    nats
+}
+
+fn refusal(result: Result<(), OpenError>) -> String {
+    match result {
+        Err(OpenError::Unsuitable(text)) => text,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn migrating_twice_changes_nothing_and_says_so() {
+    let server = Server::start();
+    let nats = ready(&server).await;
+    let again = nats.migrate().await.unwrap();
+    assert_eq!(again.len(), 5);
+    assert!(again.iter().all(|line| line.ends_with("as it must be")), "{again:?}");
+    nats.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn missing_streams_are_refused_with_advice() {
+    install_tls();
+    let server = Server::start();
+    let nats = Nats::connect(config(&server)).await.unwrap();
+    assert!(refusal(nats.verify().await).contains("wharf migrate"));
+}
+
+#[tokio::test]
+async fn a_stream_that_was_changed_by_hand_is_refused_and_mended_by_migrating() {
+    let server = Server::start();
+    let nats = ready(&server).await;
+    let mut inbound = streams::wanted(1).remove(0);
+    inbound.max_age = Duration::from_hours(1);
+    nats.context().update_stream(inbound).await.unwrap();
+    let text = refusal(nats.verify().await);
+    assert!(text.contains("inbound") && text.contains("age"), "{text}");
+    nats.migrate().await.unwrap();
+    nats.verify().await.unwrap();
+}
+
+fn lazy_server() -> Server {
+    Server::start_with(
+        "listen: 127.0.0.1:{port}\nhttp: 127.0.0.1:{monitor_port}\nmax_payload: 8MB\njetstream { store_dir: \"{folder}/js\" }\n",
+    )
+}
+
+#[tokio::test]
+async fn a_server_that_syncs_lazily_is_refused_unless_the_switch_says_otherwise() {
+    install_tls();
+    let server = lazy_server();
+    let nats = Nats::connect(config(&server)).await.unwrap();
+    let text = refusal(nats.migrate().await.map(|_| ()));
+    assert!(text.contains("sync_interval: always"), "{text}");
+    let unknown = Nats::connect(NatsConfig { monitor_url: None, ..config(&server) }).await.unwrap();
+    assert!(refusal(unknown.verify().await).contains("monitor_url"));
+    let allowed = Nats::connect(NatsConfig { allow_lazy_sync: true, ..config(&server) }).await.unwrap();
+    allowed.migrate().await.unwrap();
+    allowed.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_monitoring_endpoint_of_another_server_proves_nothing() {
+    install_tls();
+    let (server, other) = (lazy_server(), Server::start());
+    let nats = Nats::connect(NatsConfig { monitor_url: Some(other.monitor_url()), ..config(&server) }).await.unwrap();
+    assert!(refusal(nats.verify().await).contains("not the monitoring endpoint"));
+}
+
+#[tokio::test]
+async fn small_messages_and_missing_jetstream_are_refused() {
+    install_tls();
+    let small = Server::start_with(
+        "listen: 127.0.0.1:{port}\nhttp: 127.0.0.1:{monitor_port}\njetstream { store_dir: \"{folder}/js\", sync_interval: always }\n",
+    );
+    let nats = Nats::connect(config(&small)).await.unwrap();
+    assert!(refusal(nats.verify().await).contains("max_payload"));
+    let core = Server::start_with("listen: 127.0.0.1:{port}\nhttp: 127.0.0.1:{monitor_port}\nmax_payload: 8MB\n");
+    let nats = Nats::connect(config(&core)).await.unwrap();
+    assert!(refusal(nats.verify().await).contains("JetStream"));
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_is_refused_without_repeating_it() {
+    let server = Server::start();
+    let error =
+        Nats::connect(NatsConfig { url: "nats://user:hunter2@:::".into(), ..config(&server) }).await.unwrap_err();
+    assert!(error.to_string().contains("nats.url") && !error.to_string().contains("hunter2"), "{error}");
+}
+
+#[tokio::test]
+async fn a_dead_server_is_noticed_at_once_and_everything_goes_on_by_itself() {
+    let mut server = Server::start();
+    let nats = ready(&server).await;
+    let bus = nats.bus();
+    assert!(bus.publish(vec![envelope("before")]).await[0].is_ok());
+    server.kill();
+    let noticed = async {
+        while bus.is_connected() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(2), noticed).await.unwrap();
+    server.start_again();
+    let reconnected = async { while bus.publish(vec![envelope("after")]).await[0].is_err() {} };
+    tokio::time::timeout(Duration::from_secs(20), reconnected).await.unwrap();
+    let consumer = Consumer { name: "normalizer-live", stream: LIVE, ack_wait: Duration::from_secs(30) };
+    let pulled = bus.pull(&consumer, 10, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(&pulled[0].payload[..], b"before");
+    assert!(pulled[1..].iter().all(|delivery| &delivery.payload[..] == b"after") && pulled.len() >= 2);
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_an_error_in_bounded_time() {
+    let server = Server::start();
+    let nats = ready(&server).await;
+    let bus = nats.bus();
+    let consumer = Consumer { name: "normalizer-live", stream: LIVE, ack_wait: Duration::from_secs(30) };
+    assert!(bus.pull(&consumer, 1, Duration::ZERO).await.unwrap().is_empty());
+    server.freeze();
+    let (published, pulled) = tokio::time::timeout(Duration::from_secs(20), async {
+        tokio::join!(bus.publish(vec![envelope("lost?")]), bus.pull(&consumer, 1, Duration::from_millis(100)))
+    })
+    .await
+    .unwrap();
+    assert!(matches!(published[0], Err(PublishError::Unavailable(_))), "{published:?}");
+    assert!(pulled.is_err());
+    server.thaw();
+    let recovered = async { while bus.probe(LIVE).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(20), recovered).await.unwrap();
+    // What was published while nobody answered may have been stored.
+    let pulled = bus.pull(&consumer, 10, Duration::from_millis(500)).await.unwrap();
+    assert!(pulled.len() <= 1);
+}
+
+#[tokio::test]
+async fn a_consumer_that_the_server_has_lost_is_made_again() {
+    let server = Server::start();
+    let nats = ready(&server).await;
+    let bus = nats.bus();
+    let consumer = Consumer { name: "normalizer-live", stream: LIVE, ack_wait: Duration::from_secs(30) };
+    assert!(bus.pull(&consumer, 1, Duration::ZERO).await.unwrap().is_empty());
+    nats.context().delete_consumer_from_stream("normalizer-live", "inbound").await.unwrap();
+    assert!(bus.publish(vec![envelope("a")]).await[0].is_ok());
+    let pulled = async {
+        loop {
+            if let Ok(pulled) = bus.pull(&consumer, 1, Duration::from_millis(100)).await
+                && !pulled.is_empty()
+            {
+                return pulled;
+            }
+        }
+    };
+    assert_eq!(&tokio::time::timeout(Duration::from_secs(20), pulled).await.unwrap()[0].payload[..], b"a");
+}
+
+#[tokio::test]
+async fn a_pull_is_bounded_by_bytes() {
+    let server = Server::start();
+    let nats = ready(&server).await;
+    let bus = nats.bus();
+    let large = Outgoing { payload: Bytes::from(vec![7; 4 << 20]), ..envelope("") };
+    for _ in 0..8 {
+        assert!(bus.publish(vec![large.clone()]).await[0].is_ok());
+    }
+    let consumer = Consumer { name: "normalizer-live", stream: LIVE, ack_wait: Duration::from_secs(30) };
+    let (mut all, mut pulls) = (0, 0);
+    while all < 8 {
+        let pulled = bus.pull(&consumer, 256, Duration::from_secs(1)).await.unwrap();
+        assert!((1..=5).contains(&pulled.len()), "{} of 4 MiB", pulled.len());
+        all += pulled.len();
+        pulls += 1;
+    }
+    assert!(pulls >= 2);
+}
