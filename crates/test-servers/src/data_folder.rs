@@ -1,6 +1,6 @@
 //! PostgreSQL's data folders: made and prepared once, then copied.
 //!
-//! Making one takes most of a second, preparing it with migrations longer; a copy takes some hundredths. Prepared
+//! Making one takes a second, preparing it with migrations longer; a copy takes some hundredths. Prepared
 //! folders are kept in Cargo's target folder, so `cargo clean` removes them. A template is never changed: other
 //! contents need another name.
 

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::binaries;
@@ -75,14 +74,14 @@ impl Nats {
         self.process = launch(folder).again(|| command(folder), || answers(&self.port));
     }
 
-    /// Stops it in mid-work: connections stay, nothing answers.
+    /// Stops it in mid-work: connections stay, nothing answers. Returns when it stands still.
     pub fn freeze(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.freeze();
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.process.signal(Signal::CONT);
+        self.process.thaw();
     }
 
     /// Whether the process is there, be it frozen.

@@ -21,19 +21,23 @@ use crate::{binaries, data_folder, process_table};
 ///
 /// `fsync=off` and `full_page_writes=off` are about the death of the machine. These servers' processes are killed, and
 /// what a process has written the system keeps. `synchronous_commit` stays on: it is what writes before it answers.
-const SETTINGS: [&str; 9] = [
+/// Shared memory is in files of the data folder, because a killed server would leave it elsewhere.
+const SETTINGS: [&str; 11] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
     "fsync=off",
     "full_page_writes=off",
+    "dynamic_shared_memory_type=mmap",
     "shared_buffers=16MB",
     "max_connections=50",
+    "min_wal_size=2MB",
     "max_wal_size=256MB",
     "timezone=UTC",
     "log_timezone=UTC",
 ];
 
-/// A running PostgreSQL. Database and user are `wharf`, the encoding is UTF-8, the locale is C.
+/// A running PostgreSQL. Database and user are `wharf`, the encoding is UTF-8, the locale is C. There is no other
+/// database, not even a template: who needs a second one starts a second server, which is as quick.
 #[derive(Debug)]
 pub struct Postgres {
     process: Process,
@@ -86,7 +90,7 @@ impl Postgres {
             return;
         }
         // Stopped, it starts no further process while they are looked for.
-        self.process.signal(Signal::STOP);
+        self.process.freeze();
         let children = process_table::children(self.pid());
         for child in &children {
             process::send(*child, Signal::KILL);
@@ -111,14 +115,16 @@ impl Postgres {
         self.process = launch(folder).again(|| command(folder, &self.port), || answers(self.port.address()));
     }
 
-    /// Stops all its processes in mid-work: connections stay, nothing answers.
+    /// Stops all its processes in mid-work: connections stay, nothing answers. Returns when they stand still.
     pub fn freeze(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.freeze();
         let children = process_table::children(self.pid());
         process::note_frozen(self.folder.path(), &children);
-        for child in children {
-            process::send(child, Signal::STOP);
+        for child in &children {
+            process::send(*child, Signal::STOP);
         }
+        let frozen = wait::holds_within(PATIENCE, || !process_table::any_moving(&children));
+        assert!(frozen, "processes of PostgreSQL do not stop:\n{}", self.log());
     }
 
     /// Lets them go on.
@@ -126,7 +132,7 @@ impl Postgres {
         for child in process::take_frozen(self.folder.path()) {
             process::send(child, Signal::CONT);
         }
-        self.process.signal(Signal::CONT);
+        self.process.thaw();
     }
 
     /// Whether the main process is there, be it frozen.
@@ -220,10 +226,14 @@ fn make_data(folder: &Path) {
     // Small, because it is copied for every test.
     initdb.args(["--wal-segsize=1", "--no-sync"]);
     finish(initdb, "");
-    // Renamed rather than made: one database less to copy. This way needs no client.
-    let mut single = as_other_user(&binaries::postgres().postgres, folder);
-    single.arg("--single").arg("-D").arg(&data).args(["-c", "fsync=off", "template1"]);
-    finish(single, "ALTER DATABASE postgres RENAME TO wharf\n");
+    // One database instead of three is a third to copy. This way needs no client.
+    let rename = "ALTER DATABASE postgres RENAME TO wharf\n";
+    let drop = |name: &str| format!("ALTER DATABASE {name} IS_TEMPLATE false\nDROP DATABASE {name}\n");
+    for (database, statements) in [("template1", drop("template0") + rename), ("wharf", drop("template1"))] {
+        let mut single = as_other_user(&binaries::postgres().postgres, folder);
+        single.arg("--single").arg("-D").arg(&data).args(["-c", "fsync=off", database]);
+        finish(single, &statements);
+    }
 }
 
 fn finish(mut command: Command, input: &str) {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use tempfile::TempDir;
 
 use crate::wait::{Bound, PATIENCE};
@@ -118,6 +118,22 @@ impl Process {
         }
     }
 
+    /// Stops it. Returns when all its threads stand still: the signal alone leaves them time for an answer.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+        if let Some(pid) = known(self.pid())
+            && !self.has_ended
+        {
+            // Looking only: a second freeze finds the same, and a death is seen by whoever waits for it.
+            let what = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            while rustix::process::waitid(WaitId::Pid(pid), what).err() == Some(rustix::io::Errno::INTR) {}
+        }
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// kill -9, and waits for the end.
     pub(crate) fn kill(&mut self) {
         if !self.has_ended {
@@ -141,9 +157,13 @@ impl Drop for Process {
 
 /// Sends a signal to a process that may have ended meanwhile.
 pub(crate) fn send(pid: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+    if let Some(pid) = known(pid) {
         let _ = rustix::process::kill_process(pid, signal);
     }
+}
+
+fn known(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
 /// Leaves word for the watchdog that these were stopped.

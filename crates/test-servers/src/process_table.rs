@@ -6,17 +6,28 @@ use std::process::Command;
 struct Entry {
     pid: u32,
     parent: u32,
-    is_zombie: bool,
+    state: char,
+}
+
+impl Entry {
+    fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X')
+    }
 }
 
 /// The living children of a process.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
-    all().into_iter().filter(|entry| entry.parent == pid && !entry.is_zombie).map(|entry| entry.pid).collect()
+    all().into_iter().filter(|entry| entry.parent == pid && entry.is_alive()).map(|entry| entry.pid).collect()
 }
 
 /// Whether any of these is alive. One that nobody has waited for yet is not.
 pub(crate) fn any_alive(pids: &[u32]) -> bool {
-    all().iter().any(|entry| !entry.is_zombie && pids.contains(&entry.pid))
+    all().iter().any(|entry| entry.is_alive() && pids.contains(&entry.pid))
+}
+
+/// Whether any of these is neither stopped nor dead.
+pub(crate) fn any_moving(pids: &[u32]) -> bool {
+    all().iter().any(|entry| entry.is_alive() && entry.state != 'T' && pids.contains(&entry.pid))
 }
 
 fn all() -> Vec<Entry> {
@@ -30,8 +41,8 @@ fn from_proc() -> Vec<Entry> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // "pid (name) state parent …"; the name may contain anything.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-        let is_zombie = matches!(fields.next()?, "Z" | "X");
-        Some(Entry { pid, parent: fields.next()?.parse().ok()?, is_zombie })
+        let state = fields.next()?.chars().next()?;
+        Some(Entry { pid, parent: fields.next()?.parse().ok()?, state })
     };
     entries.filter_map(|entry| parse(entry.ok()?.file_name().to_str()?)).collect()
 }
@@ -42,7 +53,7 @@ fn from_ps() -> Vec<Entry> {
     let parse = |line: &str| {
         let mut fields = line.split_whitespace();
         let (pid, parent) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some(Entry { pid, parent, is_zombie: fields.next()?.starts_with('Z') })
+        Some(Entry { pid, parent, state: fields.next()?.chars().next()? })
     };
     String::from_utf8_lossy(&output.stdout).lines().filter_map(parse).collect()
 }

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::process::Command;
 
-use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::binaries;
@@ -46,14 +45,14 @@ impl Redis {
         self.process = launch(folder).again(|| command(folder, &self.port), || answers(&self.port));
     }
 
-    /// Stops it in mid-work: connections stay, nothing answers.
+    /// Stops it in mid-work: connections stay, nothing answers. Returns when it stands still.
     pub fn freeze(&self) {
-        self.process.signal(Signal::STOP);
+        self.process.freeze();
     }
 
     /// Lets it go on.
     pub fn thaw(&self) {
-        self.process.signal(Signal::CONT);
+        self.process.thaw();
     }
 
     /// Whether the process is there, be it frozen.

@@ -57,7 +57,9 @@ fn has_servers_until_it_is_killed() {
     std::io::stdout().flush().unwrap();
     std::io::stdin().read_line(&mut line).unwrap();
     if line.trim() == "freeze" {
-        (nats.freeze(), redis.freeze(), postgres.freeze());
+        nats.freeze();
+        redis.freeze();
+        postgres.freeze();
     }
     println!("\nready");
     loop {
