@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use common::directory::{Directory, Entry};
 use ports::Unavailable;
 use ports::directory::DirectoryStore;
+use tokio::sync::Mutex;
 
 use crate::nats::{Head, Nats, StreamDirectory};
 use crate::postgres::{Postgres, PostgresDirectory};
@@ -18,17 +19,20 @@ use crate::postgres::{Postgres, PostgresDirectory};
 pub struct PublishedDirectory {
     database: Arc<PostgresDirectory>,
     stream: Arc<StreamDirectory>,
+    /// Of the writers in this process one at a time asks for the lock: each that waits for it keeps a connection.
+    publishing: Mutex<()>,
 }
 
 impl PublishedDirectory {
     /// Over connections of a process that has both.
     pub fn new(postgres: &Postgres, nats: &Nats) -> Arc<Self> {
-        Arc::new(Self { database: postgres.directory(), stream: nats.directory() })
+        Arc::new(Self { database: postgres.directory(), stream: nats.directory(), publishing: Mutex::default() })
     }
 
     /// Publishes what the stream lacks of the database: after a crash between the two, or into a new stream. Returns
     /// how many entries. To be called at the start and every few seconds.
     pub async fn publish_missing(&self) -> Result<usize, Unavailable> {
+        let _turn_here = self.publishing.lock().await;
         let _turn = self.database.publishing_lock().await?;
         let published = self.stream.head().await?;
         let mut missing = self.database.entries_since(published.map_or(0, |head| head.revision)).await?;

@@ -1,118 +1,139 @@
 //! PostgreSQL: the data.
+//!
+//! A batch is one transaction of set-based statements. Uniqueness is decided by `event_keys`; events, messages, statuses
+//! and requests lie in weekly partitions. Positions in the feed are in the order of commits, because they are reserved
+//! as the last step of a transaction under a lock that is released after the commit is visible. Leases run by the
+//! database's clock, never by a process's.
+
+mod bell;
+mod database;
+mod directory;
+mod event_store;
+mod feed;
+mod message_log;
+mod options;
+mod outbox;
+mod partitions;
+mod receipts;
+mod request_log;
+mod schema;
+mod values;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::Clock;
-use ports::directory::DirectoryStore;
-use ports::event_store::EventStore;
-use ports::feed::Feed;
-use ports::message_log::MessageLog;
-use ports::outbox::Outbox;
-use ports::request_log::RequestLog;
-use secrecy::SecretString;
+use ports::Unavailable;
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::Connection as _;
 use tokio::sync::Notify;
 
+pub use directory::PostgresDirectory;
+pub use event_store::PostgresEventStore;
+pub use feed::PostgresFeed;
+pub use message_log::PostgresMessageLog;
+pub use outbox::PostgresOutbox;
+pub use request_log::PostgresRequestLog;
+
 use crate::OpenError;
+use database::Database;
+
+/// How long a server may take to say that it is there.
+const PING: Duration = Duration::from_millis(900);
 
 /// How to reach PostgreSQL.
 #[derive(Clone, Debug)]
 pub struct PostgresConfig {
-    /// `postgres://user:password@host:5432/database`.
+    /// `postgres://user:password@host:5432/database`, with `?schema=` for a schema other than `public`.
     pub url: SecretString,
-    /// Connections of this process at most.
+    /// Connections of this process at most. Those that wait for notifications come on top.
     pub max_connections: u32,
 }
 
 /// A pool of connections.
 #[derive(Clone, Debug)]
-pub struct Postgres {}
+pub struct Postgres {
+    database: Arc<Database>,
+    directory: Arc<PostgresDirectory>,
+}
 
 impl Postgres {
     /// Connects once, to see that it works.
-    pub async fn connect(_config: PostgresConfig) -> Result<Self, OpenError> {
-        Err(OpenError::Unsuitable("not written yet".to_owned()))
+    pub async fn connect(config: PostgresConfig) -> Result<Self, OpenError> {
+        let options = options::parse(config.url.expose_secret())?;
+        let first = schema::connect(&options).await?;
+        let _ = first.close().await;
+        let database = Arc::new(Database::new(options, config.max_connections));
+        Ok(Self { directory: Arc::new(PostgresDirectory::new(database.clone())), database })
     }
 
     /// Makes the tables, or brings them up to date. Returns what was done, a line each.
     pub async fn migrate(&self) -> Result<Vec<String>, OpenError> {
-        Err(OpenError::Unsuitable("not written yet".to_owned()))
+        let mut lines = schema::migrate(&self.database.options).await?;
+        let made = self.make_partitions().await?;
+        if made > 0 {
+            lines.push(format!("made {made} time partitions"));
+        }
+        Ok(lines)
     }
 
     /// Checks the server's version and that the tables are those of this program.
     pub async fn verify(&self) -> Result<(), OpenError> {
-        Err(OpenError::Unsuitable("not written yet".to_owned()))
+        let mut connection = self.database.acquire().await?;
+        schema::verify(&mut connection).await
     }
 
     /// Whether it answers.
     pub async fn ping(&self) -> bool {
-        false
+        let ping = async {
+            let mut connection = self.database.acquire().await?;
+            schema::ping(&mut connection).await
+        };
+        tokio::time::timeout(PING, ping).await.is_ok_and(|answer| answer.is_ok())
     }
 
     /// Makes the time partitions that will be needed soon. To be called at the start and every hour.
-    pub async fn make_partitions(&self) -> Result<usize, ports::Unavailable> {
-        Err(ports::Unavailable::new("PostgreSQL", "not written yet"))
+    pub async fn make_partitions(&self) -> Result<usize, Unavailable> {
+        partitions::make(&self.database).await
     }
 
     /// Rings whenever any process has committed events. Runs until it is dropped; reconnects by itself.
-    pub async fn ring_on_commit(&self, _bell: Arc<Notify>) {}
+    pub async fn ring_on_commit(&self, bell: Arc<Notify>) {
+        bell::ring_on_commit(&self.database.listening(), &bell).await;
+    }
 
     /// The event store.
-    pub fn event_store(&self, _clock: Arc<dyn Clock>) -> Arc<dyn EventStore> {
-        unreachable!("not written yet")
+    pub fn event_store(&self, clock: Arc<dyn Clock>) -> Arc<PostgresEventStore> {
+        Arc::new(PostgresEventStore::new(self.database.clone(), clock))
     }
 
     /// The outbox.
-    pub fn outbox(&self) -> Arc<dyn Outbox> {
-        unreachable!("not written yet")
+    pub fn outbox(&self) -> Arc<PostgresOutbox> {
+        Arc::new(PostgresOutbox::new(self.database.clone()))
     }
 
     /// The feed.
-    pub fn feed(&self) -> Arc<dyn Feed> {
-        unreachable!("not written yet")
+    pub fn feed(&self) -> Arc<PostgresFeed> {
+        Arc::new(PostgresFeed::new(self.database.clone()))
     }
 
     /// The message log.
-    pub fn message_log(&self) -> Arc<dyn MessageLog> {
-        unreachable!("not written yet")
+    pub fn message_log(&self) -> Arc<PostgresMessageLog> {
+        Arc::new(PostgresMessageLog::new(self.database.clone()))
     }
 
     /// The request log.
-    pub fn request_log(&self, _clock: Arc<dyn Clock>) -> Arc<dyn RequestLog> {
-        unreachable!("not written yet")
+    pub fn request_log(&self, clock: Arc<dyn Clock>) -> Arc<PostgresRequestLog> {
+        Arc::new(PostgresRequestLog::new(self.database.clone(), clock))
     }
 
     /// The directory's table.
     pub fn directory(&self) -> Arc<PostgresDirectory> {
-        unreachable!("not written yet")
+        self.directory.clone()
     }
 
     /// Closes all connections.
-    pub async fn close(&self) {}
-}
-
-/// Stub.
-#[derive(Debug)]
-pub struct PostgresDirectory {}
-/// Stub.
-pub struct Missing {
-    pub entries: Vec<(String, common::directory::Entry, u64)>,
-    pub head: u64,
-    pub count: u64,
-}
-impl PostgresDirectory {
-    pub(crate) async fn publishing_lock(&self) -> Result<(), ports::Unavailable> {
-        unreachable!()
-    }
-    pub(crate) async fn entries_since(&self, _: u64) -> Result<Missing, ports::Unavailable> {
-        unreachable!()
-    }
-    pub(crate) async fn snapshot(&self) -> Result<common::directory::Directory, ports::Unavailable> {
-        unreachable!()
-    }
-    pub(crate) async fn changed(&self, _: u64) -> Result<u64, ports::Unavailable> {
-        unreachable!()
-    }
-    pub(crate) async fn write(&self, _: Vec<common::directory::Entry>) -> Result<u64, ports::Unavailable> {
-        unreachable!()
+    pub async fn close(&self) {
+        self.database.pool.close().await;
     }
 }

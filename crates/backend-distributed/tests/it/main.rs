@@ -1,8 +1,10 @@
 //! The distributed backend on real servers, under the laws of every port and beyond them.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
+mod directory;
 mod event_bus;
 mod nats;
+mod postgres;
 mod redis;
 
 use port_contracts::Harness;
