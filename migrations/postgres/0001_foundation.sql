@@ -119,7 +119,8 @@ CREATE TABLE messages (
     text_folded       text,        -- in lower case, for searching
     sent_at           timestamptz  NOT NULL,
     conversation      uuid,
-    status            text         NOT NULL CHECK (status IN ('received', 'queued', 'processing', 'completed', 'failed')),
+    status            text         NOT NULL
+                      CHECK (status IN ('received', 'queued', 'processing', 'completed', 'failed')),
     response_time_ms  double precision,
     duplicate_count   integer      NOT NULL DEFAULT 0,
     last_duplicate_at timestamptz,

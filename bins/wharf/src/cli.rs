@@ -1,14 +1,14 @@
 //! The commands and their flags.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
+use assembly::Jobs;
+use assembly::config::{DEFAULTS, Flag, Purpose};
+use assembly::program::{self, ConfigArgs};
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config, DEFAULTS};
-use crate::{EXIT_CONFIG, demo, simulate, tenants, up};
+use crate::{demo, doctor, simulate, tenants};
 
 /// Wharf: WhatsApp webhooks, verified, durable, ordered.
 ///
@@ -23,6 +23,10 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run every job in this process: gateway, normalizer, API
+    ///
+    /// Embedded, with nothing else needed, unless WHARF__BACKEND__KIND=distributed. That needs WHARF__NATS__URL,
+    /// WHARF__REDIS__URL, WHARF__POSTGRES__URL and, in production, WHARF__NATS__MONITOR_URL and WHARF_ADMIN_TOKEN; then
+    /// each job can also be a process of its own: `gateway`, `normalizer`, `api`.
     Up(UpArgs),
     /// Like `up`, with invented secrets and signed traffic; prints the events as they come out
     Demo(demo::DemoArgs),
@@ -32,8 +36,13 @@ enum Command {
     /// Tenants, apps and numbers of a running Wharf
     #[command(subcommand)]
     Tenants(TenantsCommand),
-    /// Create or update the databases
+    /// Create or update the databases, or the tables and streams on the servers of the distributed backend
     Migrate(ConfigArgs),
+    /// Check everything an installation needs: configuration, keys, backend, secrets, the subscription at Meta
+    ///
+    /// One line for each check: ok, warning or FAILED, and what to do. Ends with 1 if one has failed. It asks Meta only
+    /// if WHATSAPP_APP_ID and WHATSAPP_APP_SECRET are set.
+    Doctor(ConfigArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -68,17 +77,6 @@ enum SecretCommand {
     New,
 }
 
-/// What every command that reads the configuration takes.
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct ConfigArgs {
-    /// A TOML file laid over the defaults
-    #[arg(long, env = "WHARF_CONFIG", value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// Where data, keys and the admin token live
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data_dir: Option<PathBuf>,
-}
-
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct UpArgs {
     #[command(flatten)]
@@ -95,7 +93,7 @@ pub(crate) struct UpArgs {
 }
 
 impl UpArgs {
-    fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
+    fn flags(&self) -> Vec<Flag> {
         let mut flags = self.config.flags();
         let addresses = [
             ("--listen", "listen.public", self.listen),
@@ -109,51 +107,30 @@ impl UpArgs {
     }
 }
 
-impl ConfigArgs {
-    fn flags(&self) -> Vec<(&'static str, &'static str, String)> {
-        self.data_dir.iter().map(|dir| ("--data-dir", "data_dir", dir.display().to_string())).collect()
-    }
-}
-
-/// The environment, read in this one place.
-pub(crate) fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
-}
-
-/// Loads the configuration, or prints all that is wrong with it.
-#[expect(clippy::print_stderr, reason = "the command line speaks to a person")]
-fn load(args: &ConfigArgs, flags: &[(&'static str, &'static str, String)]) -> Result<(Config, Vec<String>), ExitCode> {
-    let loaded = config::load(args.config.as_deref(), &environment(), flags);
-    match loaded.config {
-        Ok(config) => Ok((config, loaded.notes)),
-        Err(problems) => {
-            eprintln!("error: the configuration has {} problem(s):", problems.len());
-            for problem in problems {
-                eprintln!("  {problem}");
-            }
-            Err(ExitCode::from(EXIT_CONFIG))
-        }
-    }
-}
-
 /// Runs a command.
 #[expect(clippy::print_stdout, reason = "the command line speaks to a person")]
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
-        Command::Up(args) => match load(&args.config, &args.flags()) {
-            Ok((config, notes)) => up::run(config, notes).await,
-            Err(code) => Ok(code),
-        },
+        Command::Up(args) => {
+            match program::load(args.config.config.as_deref(), &args.flags(), Purpose::Run(Jobs::All)) {
+                Ok((config, notes)) => program::serve(&config, &notes, Jobs::All).await,
+                Err(code) => Ok(code),
+            }
+        }
         Command::Demo(args) => demo::run(args).await,
         Command::Simulate(SimulateCommand::Send(args)) => simulate::run(args).await,
         Command::Tenants(TenantsCommand::Import(args)) => tenants::import(args).await,
-        Command::Migrate(args) => match load(&args, &args.flags()) {
-            Ok((config, _)) => up::migrate(&config).await,
+        Command::Migrate(args) => match program::load(args.config.as_deref(), &args.flags(), Purpose::Migrate) {
+            Ok((config, _)) => {
+                for line in assembly::migrate(&config).await? {
+                    println!("{line}");
+                }
+                Ok(ExitCode::SUCCESS)
+            }
             Err(code) => Ok(code),
         },
-        Command::Config(ConfigCommand::Check(args)) => match load(&args, &args.flags()) {
+        Command::Doctor(args) => Ok(doctor::run(&args).await),
+        Command::Config(ConfigCommand::Check(args)) => match check(&args) {
             Ok((_, notes)) => {
                 for note in notes {
                     println!("note: {note}");
@@ -172,6 +149,11 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The configuration as `up` would read it.
+fn check(args: &ConfigArgs) -> Result<(assembly::Config, Vec<String>), ExitCode> {
+    program::load(args.config.as_deref(), &args.flags(), Purpose::Run(Jobs::All))
 }
 
 #[cfg(test)]

@@ -7,17 +7,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use assembly::config::{self, Purpose};
+use assembly::{Jobs, Process, program_name};
 use clap::Args;
 use common::Clock as _;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use simulator::{Delivery, Generator, Mix, Progress, Report, RetrySchedule, Traffic, UpdateKind, UpdateRef};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config;
 use crate::simulate::default_number;
-use crate::up::{self, Running};
 
 /// Webhooks of the demo, duplicates and forgeries included.
 const COUNT: u64 = 200;
@@ -62,11 +62,15 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         ("demo", "listen.api", free_address(8081).to_string()),
         ("demo", "listen.admin", free_address(8082).to_string()),
     ];
-    let config = config::load(None, &environment, &flags).config.map_err(|problems| {
+    let config = config::load(None, &environment, &flags, Purpose::Run(Jobs::All)).config.map_err(|problems| {
         anyhow::anyhow!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     })?;
     service::telemetry::start_logs(config.log_level(), service::telemetry::LogFormat::Text);
-    let running = match up::start(&config).await {
+    let started = match Process::start(&config, Jobs::All).await {
+        Ok(process) => Running::new(process),
+        Err(error) => Err(error),
+    };
+    let running = match started {
         Ok(running) => running,
         Err(error) => {
             if temporary {
@@ -90,7 +94,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     if !args.once && matches!(outcome, Ok(true)) {
         println!("\nIt goes on running; stop it with Ctrl-C. Try in another terminal:");
         println!("  export WHATSAPP_APP_SECRET={secret}");
-        println!("  {} simulate send --url http://{}/webhooks/meta --count 5", up::program(), running.public);
+        println!("  {} simulate send --url http://{}/webhooks/meta --count 5", program_name(), running.public);
         let token = running.token.expose_secret();
         println!("  curl -H 'Authorization: Bearer {token}' 'http://{}/v1/events?limit=5'", running.api);
         println!("  curl -H 'Authorization: Bearer {token}' 'http://{}/messages?limit=5'", running.api);
@@ -101,14 +105,33 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         println!("  curl http://{}/metrics", running.admin);
         tokio::select! {
             () = service::stop::wait_for_signal() => {}
-            () = running.failed() => {}
+            () = running.process.failed() => {}
         }
     }
-    running.stop().await;
+    running.process.stop().await;
     if temporary {
         let _ = std::fs::remove_dir_all(&folder);
     }
     outcome.map(|_| code)
+}
+
+/// The demo's own Wharf, and where its doors are.
+struct Running {
+    process: Process,
+    public: SocketAddr,
+    api: SocketAddr,
+    admin: SocketAddr,
+    token: SecretString,
+}
+
+impl Running {
+    fn new(process: Process) -> anyhow::Result<Self> {
+        let addresses = process.addresses();
+        let public = addresses.public.context("no public listener")?;
+        let api = addresses.api.context("no API listener")?;
+        let token = process.token().context("no admin token")?.clone();
+        Ok(Self { process, public, api, admin: addresses.admin, token })
+    }
 }
 
 /// The usual address if it is free, else one that the system chooses.

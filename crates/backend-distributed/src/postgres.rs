@@ -1,9 +1,9 @@
 //! PostgreSQL: the data.
 //!
-//! A batch is one transaction of set-based statements. Uniqueness is decided by `event_keys`; events, messages, statuses
-//! and requests lie in weekly partitions. Positions in the feed are in the order of commits, because they are reserved
-//! as the last step of a transaction under a lock that is released after the commit is visible. Leases run by the
-//! database's clock, never by a process's.
+//! A batch is one transaction of set-based statements. Uniqueness is decided by `event_keys`; events, messages,
+//! statuses and requests lie in weekly partitions. Positions in the feed are in the order of commits, because they are
+//! reserved as the last step of a transaction under a lock that is released after the commit is visible. Leases run by
+//! the database's clock, never by a process's.
 
 mod bell;
 mod database;

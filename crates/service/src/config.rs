@@ -30,6 +30,7 @@ pub struct Layers {
     defaults: Table,
     values: Table,
     origins: BTreeMap<String, String>,
+    skipped: Vec<&'static str>,
     problems: Vec<Problem>,
 }
 
@@ -39,8 +40,13 @@ const PREFIX: &str = "WHARF__";
 impl Layers {
     /// Begins with the defaults.
     pub fn new(defaults: &str) -> Self {
-        let mut layers =
-            Self { defaults: Table::new(), values: Table::new(), origins: BTreeMap::new(), problems: Vec::new() };
+        let mut layers = Self {
+            defaults: Table::new(),
+            values: Table::new(),
+            origins: BTreeMap::new(),
+            skipped: Vec::new(),
+            problems: Vec::new(),
+        };
         match defaults.parse::<Table>() {
             Ok(table) => {
                 layers.defaults.clone_from(&table);
@@ -49,6 +55,26 @@ impl Layers {
             Err(error) => layers.problem("built-in defaults", error.message().to_owned()),
         }
         layers
+    }
+
+    /// Changes a default, for a process that differs from the documented ones.
+    pub fn default(&mut self, path: &str, value: &str) {
+        for table in [&mut self.defaults, &mut self.values] {
+            if let Some(slot) = find(table, path) {
+                *slot = Value::String(value.to_owned());
+            }
+        }
+    }
+
+    /// Leaves sections (or keys outside of sections) out: what stands in them is another process's business, so
+    /// nothing in them is read and nothing is wrong with them.
+    pub fn skip(&mut self, sections: &[&'static str]) {
+        self.skipped.extend(sections);
+    }
+
+    fn is_skipped(&self, path: &str) -> bool {
+        let section = path.split('.').next().unwrap_or(path);
+        self.skipped.contains(&section)
     }
 
     /// Adds a problem found elsewhere.
@@ -70,6 +96,9 @@ impl Layers {
     fn lay(&mut self, source: &str, path: &str, table: &Table) {
         for (key, value) in table {
             let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            if self.is_skipped(&path) {
+                continue;
+            }
             match (value, self.get(&path)) {
                 (Value::Table(inner), Some(Value::Table(_))) => self.lay(source, &path, inner),
                 (_, Some(_)) => self.set(source, &path, value.clone()),
@@ -80,6 +109,9 @@ impl Layers {
 
     /// Lays one environment variable or flag over what there is; its text is read as the type of the default.
     pub fn text(&mut self, source: &str, path: &str, text: &str) {
+        if self.is_skipped(path) {
+            return;
+        }
         let Some(current) = self.get(path) else { return self.unknown(source, path) };
         let parsed = match current {
             Value::Integer(_) => text.trim().parse().map(Value::Integer).map_err(|_| "a whole number"),
@@ -284,6 +316,17 @@ mod tests {
                 || text[2].contains("did you mean `name`?"),
             "{text:?}"
         );
+    }
+
+    #[test]
+    fn a_skipped_section_is_neither_read_nor_wrong() {
+        let mut layers = Layers::new(DEFAULTS);
+        layers.skip(&["limits"]);
+        layers.default("name", "another default");
+        layers.file("a.toml", "[limits]\nper_secnd = 20\nstrict = \"perhaps\"");
+        layers.text("WHARF__LIMITS__PER_SECOND", "limits.per_second", "many");
+        let config = finish(layers).unwrap();
+        assert_eq!((config.name.as_str(), config.limits.per_second), ("another default", 10));
     }
 
     #[test]

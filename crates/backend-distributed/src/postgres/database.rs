@@ -109,7 +109,7 @@ pub(super) fn unavailable(error: sqlx::Error) -> Unavailable {
 }
 
 fn code(error: &sqlx::Error) -> Option<String> {
-    error.as_database_error().and_then(|error| error.code()).map(Into::into)
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).map(Into::into)
 }
 
 /// Whether the database refuses the data itself, so that trying again cannot help: a value it cannot hold, a broken

@@ -39,7 +39,8 @@ impl Outbox for PostgresOutbox {
     async fn acquire_sequencer(&self, owner: Uuid, ttl: Duration) -> Result<Option<Fence>, Unavailable> {
         let mut connection = self.database.acquire().await?;
         let query = sqlx::query_scalar::<_, i64>(
-            "UPDATE sequencer SET fence = CASE WHEN owner = $1 AND until > clock_timestamp() THEN fence ELSE fence + 1 END, \
+            "UPDATE sequencer SET fence = CASE WHEN owner = $1 AND until > clock_timestamp() THEN fence ELSE fence + \
+             1 END, \
              owner = $1, until = clock_timestamp() + $2 * interval '1 microsecond' \
              WHERE owner IS NULL OR owner = $1 OR until <= clock_timestamp() RETURNING fence",
         );
@@ -95,10 +96,9 @@ async fn sequence(connection: &mut PgConnection, fence: Fence, max: usize) -> Re
         return Ok(Some(0));
     }
     let mut transaction = connection.begin().await?;
-    // Not waited for: a crash that forgets it sets the head back, and it moves over the same positions again.
-    let (newest, head, _): (i64, i64, String) = sqlx::query_as(
-        "SELECT sequencer.fence, feed.head, set_config('synchronous_commit', 'off', true) FROM feed, sequencer \
-         FOR UPDATE OF feed FOR SHARE OF sequencer",
+    // Durable, unlike claims: a head that went back would take events away from readers for a while.
+    let (newest, head): (i64, i64) = sqlx::query_as(
+        "SELECT sequencer.fence, feed.head FROM feed, sequencer FOR UPDATE OF feed FOR SHARE OF sequencer",
     )
     .fetch_one(&mut *transaction)
     .await?;
@@ -125,7 +125,8 @@ async fn claim(
     lease: Duration,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
-    // Not waited for either: a claim that a crash forgets is made again, and the bus drops what is published twice.
+    // Its commit is not waited for: a claim that a crash forgets is made again, and the bus drops what is published
+    // twice.
     sqlx::query("SELECT pg_advisory_xact_lock($1), set_config('synchronous_commit', 'off', true)")
         .bind(locks::CLAIM)
         .execute(&mut *transaction)
@@ -155,7 +156,8 @@ async fn claim(
     let (positions, received): (Vec<Position>, Vec<Moment>) = claimed.into_iter().unzip();
     // One event at a time, each in the one partition where it lies.
     let events = sqlx::query(
-        "SELECT e.position, e.tenant, e.key, e.event_type, e.occurred_at, e.number, e.conversation, e.partition, e.revision, \
+        "SELECT e.position, e.tenant, e.key, e.event_type, e.occurred_at, e.number, e.conversation, e.partition, \
+         e.revision, \
          e.data FROM UNNEST($1::bigint[], $2::timestamptz[]) AS claimed (position, received_at) \
          CROSS JOIN LATERAL (SELECT * FROM events WHERE events.position = claimed.position \
              AND events.received_at = claimed.received_at LIMIT 1) AS e ORDER BY e.position",

@@ -1,7 +1,7 @@
 //! Time partitions: a table a week, made ahead of time.
 //!
-//! Each partitioned table has a DEFAULT partition too, so that an insert never fails for want of a partition. A week whose
-//! rows are in there already stays there: moving them would lock the table for as long as it takes.
+//! Each partitioned table has a DEFAULT partition too, so that an insert never fails for want of a partition. A week
+//! whose rows are in there already stays there: moving them would lock the table for as long as it takes.
 
 use ports::Unavailable;
 use sqlx::postgres::PgConnection;
@@ -88,6 +88,13 @@ async fn make_one(connection: &mut PgConnection, table: &str, week: &Week) -> Re
     Ok(true)
 }
 
+/// Asks the table of tables: what looks names up has a cache, which may be from before the lock was taken.
 async fn exists(connection: &mut PgConnection, table: &str) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(table).fetch_one(connection).await
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace \
+         WHERE relname = $1 AND n.nspname = current_schema())",
+    )
+    .bind(table)
+    .fetch_one(connection)
+    .await
 }

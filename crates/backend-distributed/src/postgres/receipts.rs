@@ -63,7 +63,8 @@ pub(super) async fn put_aside(
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO message_receipts AS r (tenant, key, response_time_ms, duplicate_count, last_duplicate_at, recorded_at) \
+        "INSERT INTO message_receipts AS r (tenant, key, response_time_ms, duplicate_count, last_duplicate_at, \
+         recorded_at) \
          SELECT *, $6 FROM UNNEST($1::text[], $2::bytea[], $3::double precision[], $4::integer[], $5::timestamptz[]) \
          ON CONFLICT (tenant, key) DO UPDATE SET \
          response_time_ms = coalesce(r.response_time_ms, excluded.response_time_ms), \

@@ -83,8 +83,10 @@ async fn record(connection: &mut PgConnection, batches: &[RecordBatch], now: Tim
 
 async fn log(connection: &mut PgConnection, records: &[&RequestRecord]) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "INSERT INTO webhook_signature_log (id, tenant_id, webhook_source, endpoint_path, source_ip, event_id, event_type, \
-         event_count, signature_status, suspicious, reason, processing_time_ms, http_status, outcome, received_at, weight) \
+        "INSERT INTO webhook_signature_log (id, tenant_id, webhook_source, endpoint_path, source_ip, event_id, \
+         event_type, \
+         event_count, signature_status, suspicious, reason, processing_time_ms, http_status, outcome, received_at, \
+         weight) \
          SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], \
          $8::bigint[], $9::text[], $10::boolean[], $11::text[], $12::double precision[], $13::integer[], $14::text[], \
          $15::timestamptz[], $16::bigint[]) ON CONFLICT (id, received_at) DO NOTHING",

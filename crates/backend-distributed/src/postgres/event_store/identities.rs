@@ -2,7 +2,8 @@
 //!
 //! An identity is found by the business-scoped user id first, then by phone number; what is missing is added. Nothing
 //! merges two identities here. Where a concurrent transaction adds the same alias first, everything of the attempt is
-//! undone and people are looked up again. Found conversations are kept in a bounded cache, filled only after the commit.
+//! undone and people are looked up again. Found conversations are kept in a bounded cache, filled only after the
+//! commit.
 
 mod people;
 

@@ -31,9 +31,11 @@ pub(super) async fn messages(
         return Ok(());
     }
     sqlx::query(
-        "INSERT INTO messages (tenant, key, envelope, webhook_source, message_id, type, phone_number, user_id, to_number, \
+        "INSERT INTO messages (tenant, key, envelope, webhook_source, message_id, type, phone_number, user_id, \
+         to_number, \
          text, text_folded, sent_at, conversation, status, received_at, created_at) \
-         SELECT tenant, key, envelope, 'whatsapp', message_id, type, phone_number, user_id, to_number, text, text_folded, \
+         SELECT tenant, key, envelope, 'whatsapp', message_id, type, phone_number, user_id, to_number, text, \
+         text_folded, \
          sent_at, conversation, 'completed', received_at, $14 \
          FROM UNNEST($1::text[], $2::bytea[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
          $9::text[], $10::text[], $11::timestamptz[], $12::uuid[], $13::timestamptz[]) AS new (tenant, key, envelope, \
@@ -151,7 +153,8 @@ async fn fail(connection: &mut PgConnection, failed: &[Failed<'_>], now: Timesta
              AND m.envelope <> letter.envelope) \
          INSERT INTO messages (tenant, key, envelope, webhook_source, message_id, type, phone_number, sent_at, status, \
              error_message, error_count, received_at, created_at) \
-         SELECT tenant, key, envelope, 'whatsapp', message_id, 'unknown', phone_number, stored_at, 'failed', reason, 1, \
+         SELECT tenant, key, envelope, 'whatsapp', message_id, 'unknown', phone_number, stored_at, 'failed', reason, \
+         1, \
              stored_at, $7 FROM letter \
          WHERE NOT EXISTS (SELECT FROM messages AS m WHERE m.tenant = letter.tenant AND m.key = letter.key \
              AND m.received_at = letter.stored_at)",

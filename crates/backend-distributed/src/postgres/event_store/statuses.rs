@@ -37,10 +37,12 @@ async fn log(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), sqlx
     };
     sqlx::query(
         "INSERT INTO statuses (tenant, key, number, message_id, status, occurred_at, received_at, recipient, \
-         recipient_user_id, participant, conversation_id, conversation_origin, conversation_expires_at, pricing_billable, \
+         recipient_user_id, participant, conversation_id, conversation_origin, conversation_expires_at, \
+         pricing_billable, \
          pricing_model, pricing_type, pricing_category, errors, biz_opaque_callback_data) \
          SELECT * FROM UNNEST($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], \
-         $7::timestamptz[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bigint[], $14::boolean[], \
+         $7::timestamptz[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bigint[], \
+         $14::boolean[], \
          $15::text[], $16::text[], $17::text[], $18::text[], $19::text[])",
     )
     .bind(column(rows, |(each, _)| each.update.tenant.as_str()))
@@ -71,7 +73,8 @@ async fn log(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), sqlx
 async fn advance(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), sqlx::Error> {
     sqlx::query(
         "INSERT INTO message_states (tenant, number, message_id, participant, state, rank, changed_at) \
-         SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], $7::timestamptz[]) \
+         SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::smallint[], \
+         $7::timestamptz[]) \
          ON CONFLICT (tenant, number, message_id, participant) DO UPDATE \
          SET state = excluded.state, rank = excluded.rank, changed_at = excluded.changed_at \
          WHERE excluded.rank > message_states.rank AND message_states.state <> 'failed'",

@@ -23,7 +23,8 @@ pub(super) async fn park(connection: &mut PgConnection, parked: &[Parked]) -> Re
     let rows = by_envelope(parked, |each| each.envelope);
     sqlx::query(
         "INSERT INTO parked (envelope, tenant, reason, number, received_at, updates, sealed) \
-         SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[], $7::bytea[]) \
+         SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[], \
+         $7::bytea[]) \
          ON CONFLICT (envelope) DO NOTHING",
     )
     .bind(column(&rows, |each| each.envelope.0))

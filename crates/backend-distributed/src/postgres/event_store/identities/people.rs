@@ -169,7 +169,8 @@ impl Plan {
         let named: Vec<(&Uuid, &String)> = self.named.iter().collect();
         if !named.is_empty() {
             let renamed = sqlx::query(
-                "UPDATE identities SET user_id = named.user_id FROM UNNEST($1::uuid[], $2::text[]) AS named (id, user_id) \
+                "UPDATE identities SET user_id = named.user_id FROM UNNEST($1::uuid[], $2::text[]) AS named (id, \
+                 user_id) \
                  WHERE identities.id = named.id AND identities.user_id IS NULL",
             )
             .bind(column(&named, |(id, _)| **id))

@@ -1,6 +1,6 @@
 //! What must be there before the jobs start: keys, the admin token, the reserved tenant, the single tenant.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use common::directory::{App, Assignment, Directory, Entry, Number, Tenant};
@@ -11,24 +11,34 @@ use ports::directory::DirectoryStore;
 use secrecy::{ExposeSecret as _, SecretString};
 use service::keys::KeyFile;
 
-use crate::config::Config;
+use crate::config::{BackendKind, Config};
+use crate::jobs::Jobs;
 
-/// The admin token: as configured, or from a file that is made on the first start. Returns the file's path if it is
-/// used, and whether it is new.
-pub(crate) fn admin_token(
-    config: &Config,
-    folder: &Path,
-) -> anyhow::Result<(SecretString, Option<std::path::PathBuf>)> {
+/// The token of the API.
+pub(crate) struct AdminToken {
+    pub(crate) secret: SecretString,
+    /// Where it is kept, if it is not configured.
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// The admin token: as configured, or from a file that is made on the first start.
+pub(crate) fn admin_token(config: &Config) -> anyhow::Result<AdminToken> {
     let configured = config.api.admin_token.expose_secret();
     if !configured.is_empty() {
-        return Ok((SecretString::from(configured), None));
+        return Ok(AdminToken { secret: SecretString::from(configured), file: None });
     }
-    let path = folder.join("admin.token");
+    let path = config.data_dir.join("admin.token");
+    make_folder_of(&path)?;
     service::keys::write_private(&path, &format!("{}\n", hex::encode(rand::random::<[u8; 32]>())))
         .with_context(|| format!("cannot write {}", path.display()))?;
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     anyhow::ensure!(!text.trim().is_empty(), "{} is empty; delete it to have a new token made", path.display());
-    Ok((SecretString::from(text.trim()), Some(path)))
+    Ok(AdminToken { secret: SecretString::from(text.trim()), file: Some(path) })
+}
+
+fn make_folder_of(path: &Path) -> anyhow::Result<()> {
+    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    std::fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))
 }
 
 /// Refuses a folder of which a database is missing: a new one beside the others would look like a good start and be a
@@ -46,18 +56,40 @@ pub(crate) fn complete(folder: &Path, data_file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The master keys of a process. `wharf up` makes a missing file; a job of its own does not: each of its kind would make
+/// other keys than the rest.
+pub(crate) async fn keys(config: &Config, jobs: Jobs, store: &dyn DirectoryStore) -> anyhow::Result<(KeyFile, bool)> {
+    let path = config.key_file();
+    if jobs != Jobs::All {
+        anyhow::ensure!(
+            path.exists(),
+            "the key file {} is missing; `wharf migrate` makes one, and each process needs a copy of it (name it with \
+             WHARF__KEYS__FILE)",
+            path.display()
+        );
+        return Ok((KeyFile::open(&path)?, false));
+    }
+    open_or_make_keys(config, store).await
+}
+
 /// The master keys. A missing file is made only as long as nothing is sealed: a new key opens nothing that an old one
-/// sealed.
-pub(crate) async fn keys(path: &Path, store: &dyn DirectoryStore) -> anyhow::Result<(KeyFile, bool)> {
+/// sealed. True if it was made.
+pub(crate) async fn open_or_make_keys(config: &Config, store: &dyn DirectoryStore) -> anyhow::Result<(KeyFile, bool)> {
+    let path = config.key_file();
     let directory = store.snapshot().await.context("cannot read the directory")?;
     if !path.exists() && !directory.entries.is_empty() {
+        let place = match config.backend.kind {
+            BackendKind::Embedded => "data folder",
+            BackendKind::Distributed => "database",
+        };
         anyhow::bail!(
-            "the key file {} is missing, but the data folder holds data that is sealed under its keys; put it back \
+            "the key file {} is missing, but the {place} holds data that is sealed under its keys; put it back \
              (or name it with WHARF__KEYS__FILE)",
             path.display()
         );
     }
-    Ok(KeyFile::open_or_create(path)?)
+    make_folder_of(&path)?;
+    Ok(KeyFile::open_or_create(&path)?)
 }
 
 /// Brings the directory to what the configuration says, and everything in it under the active master key.

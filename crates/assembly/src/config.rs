@@ -1,0 +1,381 @@
+//! The configuration of every process: its sections, and how they are read.
+//!
+//! One file can serve all processes. Each reads the sections that its jobs need ([`Purpose`]); a mistake in another one
+//! is that other process's to report.
+
+mod check;
+mod sources;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ports::admission::SenderLimit;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use service::config::{Layers, Problem};
+use service::telemetry::LogFormat;
+
+use crate::jobs::{Job, Jobs};
+
+/// The documented defaults, which are also the schema.
+pub const DEFAULTS: &str = include_str!("config/defaults.toml");
+
+/// A flag: how it is spelled, the key it stands for, its value.
+pub type Flag = (&'static str, &'static str, String);
+
+/// What a configuration is read for: it decides what must be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To run jobs.
+    Run(Jobs),
+    /// To make or update what the jobs need on the servers or in the data folder.
+    Migrate,
+}
+
+/// Whether the machine serves others or only its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Others.
+    Production,
+    /// Its owner.
+    Development,
+}
+
+/// Where everything is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// In this process and its data folder.
+    Embedded,
+    /// On NATS, Redis and PostgreSQL.
+    Distributed,
+}
+
+/// The configuration of a process. What its purpose does not need has the defaults.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Config {
+    /// Production or development.
+    pub mode: Mode,
+    /// Where embedded data, keys and the admin token live.
+    pub data_dir: PathBuf,
+    database_url: SecretString,
+    pub(crate) backend: Backend,
+    pub(crate) app: App,
+    pub(crate) listen: Listen,
+    pub(crate) log: Log,
+    keys: Keys,
+    pub(crate) api: Api,
+    nats: Nats,
+    redis: Redis,
+    postgres: Postgres,
+    blobs: Blobs,
+    startup: Startup,
+    pub(crate) ingress: Ingress,
+    pub(crate) normalizer: Normalizer,
+    /// Single-tenant operation.
+    pub meta: Meta,
+    /// Meta's Graph API.
+    pub graph: Graph,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Backend {
+    pub(crate) kind: BackendKind,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct App {
+    pub(crate) name: String,
+    pub(crate) version: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Listen {
+    pub(crate) public: SocketAddr,
+    pub(crate) api: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) drain_pause_ms: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Log {
+    level: String,
+    format: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Keys {
+    file: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Api {
+    pub(crate) admin_token: SecretString,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Nats {
+    url: SecretString,
+    monitor_url: SecretString,
+    replicas: usize,
+    unsafe_lazy_sync: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Redis {
+    url: SecretString,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Postgres {
+    url: SecretString,
+    max_connections: u32,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Blobs {
+    folder: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Startup {
+    wait_seconds: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Ingress {
+    max_body_bytes: usize,
+    body_timeout_ms: u64,
+    deadline_ms: u64,
+    global_limit_per_second: u32,
+    per_ip_limit_per_second: u32,
+    sender_limit_max: u32,
+    sender_limit_window_minutes: u64,
+    max_event_age_hours: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Normalizer {
+    batch: usize,
+}
+
+/// The one app of single-tenant operation.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Meta {
+    /// Its id at Meta; may be empty.
+    pub app_id: String,
+    app_secret: SecretString,
+    app_secret_2: SecretString,
+    /// The token of the verification request.
+    pub verify_token: SecretString,
+    access_token: SecretString,
+    phone_number_id: String,
+}
+
+/// Meta's Graph API.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Graph {
+    /// Where it is.
+    pub base_url: String,
+}
+
+/// A configuration, or all that is wrong with it, and what is worth knowing in either case.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Result<Config, Vec<Problem>>,
+    /// What is worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// Reads defaults, file, environment and flags.
+pub fn load(file: Option<&Path>, environment: &BTreeMap<String, String>, flags: &[Flag], purpose: Purpose) -> Loaded {
+    let mut layers = Layers::new(DEFAULTS);
+    if let Purpose::Run(Jobs::Only(job)) = purpose {
+        layers.default("backend.kind", "distributed");
+        layers.default("listen.admin", admin_default(job));
+        layers.skip(foreign_sections(job));
+    }
+    if let Some(path) = file {
+        let name = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => layers.file(&name, &text),
+            Err(error) => layers.problem(name, format!("cannot be read: {error}")),
+        }
+    }
+    let notes = sources::lay(&mut layers, environment, purpose);
+    layers.environment(environment);
+    for (flag, path, value) in flags {
+        layers.text(flag, path, value);
+    }
+    let development_only = sources::development_only(environment);
+    let config = layers.finish(|config: &Config, problems| {
+        check::check(config, purpose, problems);
+        if config.mode == Mode::Production {
+            problems.extend(development_only.iter().map(|name| Problem {
+                source: (*name).to_owned(),
+                message: "is refused in production; set WHARF_MODE=development or take it away".to_owned(),
+            }));
+        }
+    });
+    Loaded { config, notes }
+}
+
+/// Where a job's health and metrics are, so that all jobs start side by side on one machine.
+const fn admin_default(job: Job) -> &'static str {
+    match job {
+        Job::Gateway => "127.0.0.1:8082",
+        Job::Normalizer => "127.0.0.1:8083",
+        Job::Api => "127.0.0.1:8084",
+    }
+}
+
+/// What a job does not read. `database_url` is a key, all others are sections.
+const fn foreign_sections(job: Job) -> &'static [&'static str] {
+    match job {
+        Job::Gateway => &["database_url", "postgres", "blobs", "api", "normalizer", "meta", "graph"],
+        Job::Normalizer => &["redis", "api", "ingress", "meta", "graph"],
+        Job::Api => &["redis", "blobs", "ingress", "normalizer", "graph"],
+    }
+}
+
+impl Meta {
+    /// The secrets that are set.
+    pub fn secrets(&self) -> Vec<&str> {
+        let both = [self.app_secret.expose_secret(), self.app_secret_2.expose_secret()];
+        let mut set: Vec<&str> = both.into_iter().filter(|secret| !secret.is_empty()).collect();
+        set.dedup();
+        set
+    }
+
+    /// Settings of the outbound side, which is still to come.
+    pub(crate) fn has_outbound_settings(&self) -> bool {
+        !self.access_token.expose_secret().is_empty() || !self.phone_number_id.is_empty()
+    }
+}
+
+impl Config {
+    /// The gateway's part.
+    pub(crate) fn ingress(&self) -> ingress::Config {
+        let section = &self.ingress;
+        ingress::Config {
+            max_body_bytes: section.max_body_bytes,
+            body_timeout: Duration::from_millis(section.body_timeout_ms),
+            deadline: Duration::from_millis(section.deadline_ms),
+            global_limit_per_second: section.global_limit_per_second,
+            per_ip_limit_per_second: section.per_ip_limit_per_second,
+            sender_limit: SenderLimit {
+                max: section.sender_limit_max,
+                window: Duration::from_secs(section.sender_limit_window_minutes.saturating_mul(60)),
+            },
+            max_event_age: Duration::from_secs(section.max_event_age_hours.saturating_mul(3600)),
+            ..ingress::Config::default()
+        }
+    }
+
+    /// The normalizer's part.
+    pub(crate) fn normalizer(&self) -> normalizer::Config {
+        normalizer::Config { batch: self.normalizer.batch, ..normalizer::Config::default() }
+    }
+
+    /// How to reach NATS. In development a server without a monitoring endpoint is taken as it is.
+    pub(crate) fn nats(&self, client: &'static str) -> backend_distributed::nats::NatsConfig {
+        let monitor_url = self.nats.monitor_url.expose_secret();
+        let unasked = self.mode == Mode::Development && monitor_url.is_empty();
+        backend_distributed::nats::NatsConfig {
+            url: self.nats.url.clone(),
+            monitor_url: (!monitor_url.is_empty()).then(|| monitor_url.to_owned()),
+            client,
+            replicas: self.nats.replicas,
+            allow_lazy_sync: self.nats.unsafe_lazy_sync || unasked,
+        }
+    }
+
+    /// Replicas of each stream.
+    pub(crate) fn replicas(&self) -> usize {
+        self.nats.replicas
+    }
+
+    /// Whether a server that may lose what it acknowledged is taken on purpose.
+    pub(crate) fn is_lazy_sync_allowed(&self) -> bool {
+        self.nats.unsafe_lazy_sync
+    }
+
+    /// How to reach Redis.
+    pub(crate) fn redis_url(&self) -> &SecretString {
+        &self.redis.url
+    }
+
+    /// How to reach PostgreSQL.
+    pub(crate) fn postgres(&self) -> backend_distributed::postgres::PostgresConfig {
+        let url = if self.postgres.url.expose_secret().is_empty() { &self.database_url } else { &self.postgres.url };
+        backend_distributed::postgres::PostgresConfig {
+            url: url.clone(),
+            max_connections: self.postgres.max_connections,
+        }
+    }
+
+    /// The folder of sealed raw webhooks.
+    pub(crate) fn blobs_folder(&self) -> PathBuf {
+        let folder = &self.blobs.folder;
+        if folder.as_os_str().is_empty() { self.data_dir.join("blobs") } else { folder.clone() }
+    }
+
+    /// How long a start waits for servers.
+    pub(crate) fn startup_wait(&self) -> Duration {
+        Duration::from_secs(self.startup.wait_seconds)
+    }
+
+    /// Where everything is kept.
+    pub fn backend_kind(&self) -> BackendKind {
+        self.backend.kind
+    }
+
+    /// How logs look.
+    pub(crate) fn log_format(&self) -> Option<LogFormat> {
+        match self.log.format.as_str() {
+            "json" => Some(LogFormat::Json),
+            "text" => Some(LogFormat::Text),
+            "auto" => Some(LogFormat::Auto),
+            _ => None,
+        }
+    }
+
+    /// The level or filter of logs.
+    pub fn log_level(&self) -> &str {
+        &self.log.level
+    }
+
+    /// The file of master keys.
+    pub fn key_file(&self) -> PathBuf {
+        if self.keys.file.as_os_str().is_empty() { self.data_dir.join("master.keys") } else { self.keys.file.clone() }
+    }
+
+    /// The file of the embedded database.
+    pub(crate) fn data_file(&self) -> Result<PathBuf, String> {
+        let url = self.database_url.expose_secret();
+        if url.is_empty() {
+            return Ok(self.data_dir.join("messages.db"));
+        }
+        match url.split_once(':') {
+            // Three slashes and a relative path, or four and an absolute one, as SQLAlchemy writes it.
+            Some(("sqlite", rest)) => {
+                let path = rest.strip_prefix("///").or_else(|| rest.strip_prefix("//")).unwrap_or(rest);
+                if path.is_empty() || path == ":memory:" {
+                    return Err("must name a file: messages must survive a restart".to_owned());
+                }
+                Ok(PathBuf::from(path.split('?').next().unwrap_or(path)))
+            }
+            Some((scheme, rest)) if rest.starts_with("//") => Err(format!(
+                "has the scheme `{scheme}`, but the embedded backend keeps its data in SQLite (sqlite:///…)"
+            )),
+            _ => Ok(PathBuf::from(url)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
