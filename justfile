@@ -41,7 +41,15 @@ power-cut *args:
 bench *args:
     scripts/bench "$@"
 
-# `wharf up` from the working tree, in development mode with readable logs
+# The processes of production on this machine, restarted when sources change (status, down, up --detach)
 dev *args:
+    scripts/dev "$@"
+
+# Stop what `dev` has started and remove all it has made
+dev-down:
+    scripts/dev down
+
+# `wharf up` from the working tree, in development mode with readable logs
+up *args:
     WHARF_MODE=development LOG_FORMAT=text LOG_LEVEL=info,wharf=debug,ingress=debug,normalizer=debug \
         cargo run -- up "$@"

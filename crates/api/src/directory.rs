@@ -1,11 +1,12 @@
 //! `/v1/directory/import`: the one way into the directory.
 //!
-//! Imports run one at a time from the first read to the end of the write. Two at once could each make keys for the same
-//! new tenant, and what was sealed under the keys that lose could never be opened. For the same reason an import runs
-//! to its end when its caller hangs up.
+//! What is written depends on what was read, so an import that somebody else came before is planned again. It runs to its
+//! end when its caller hangs up.
 
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpResponse, rt};
+use common::directory::Directory;
+use ports::directory::{Updated, update};
 use serde::Serialize;
 use serde_json::error::Category;
 
@@ -37,18 +38,14 @@ pub(crate) async fn import(state: Data<State>, body: Payload) -> Result<HttpResp
 }
 
 async fn write(state: &State, import: &Import) -> Result<Imported, Problem> {
-    let _turn = state.importing.lock().await;
-    let current = state.directory.snapshot().await.map_err(|error| Problem::unavailable(&error))?;
-    let entries = plan(import, &current, &(state.keys)()).map_err(Problem::invalid)?;
+    let planned = |current: &Directory| plan(import, current, &(state.keys)()).map_err(Problem::invalid);
+    let Updated { changed, revision } = update(&*state.directory, planned).await?;
     for warning in import.warnings() {
         tracing::warn!("imported with a doubt: {warning}");
     }
-    let changed = entries.len();
-    if changed == 0 {
-        return Ok(Imported { changed, revision: current.revision });
+    if changed > 0 {
+        tracing::info!(changed, revision, "directory imported");
     }
-    let revision = state.directory.write(entries).await.map_err(|error| Problem::unavailable(&error))?;
-    tracing::info!(changed, revision, "directory imported");
     Ok(Imported { changed, revision })
 }
 

@@ -43,14 +43,12 @@ pub struct Deps {
     pub feed: Arc<dyn Feed>,
     /// Where `/messages` and `/stats` look.
     pub messages: Arc<dyn MessageLog>,
-    /// What an import changes. This process must be its only writer.
+    /// What an import changes.
     pub directory: Arc<dyn DirectoryStore>,
     /// The key ring of this moment; imported secrets and new tenants' keys are wrapped under its first key.
     pub keys: Arc<dyn Fn() -> Arc<KeyRing> + Send + Sync>,
     /// Measures requests.
     pub clock: Arc<dyn Clock>,
-    /// Held while the directory is read, changed and written: by every one in the process who does so.
-    pub directory_writer: Arc<tokio::sync::Mutex<()>>,
     /// The token that opens every route but health. An empty one opens nothing.
     pub admin_token: SecretString,
     /// Serves `/metrics` when given.
@@ -74,8 +72,6 @@ struct State {
     clock: Arc<dyn Clock>,
     token: Token,
     metrics: Option<Metrics>,
-    /// Held from reading the directory to having written it: see [`directory`].
-    importing: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What [`health_routes`] answers, for methods that it leaves over.
@@ -92,7 +88,6 @@ pub fn routes(deps: Deps) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'stati
         clock: deps.clock,
         token: Token::new(&deps.admin_token),
         metrics: deps.metrics,
-        importing: deps.directory_writer,
     });
     move |config| {
         let guarded = web::scope("")

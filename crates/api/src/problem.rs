@@ -58,6 +58,12 @@ struct Body<'a> {
     errors: &'a [FieldError],
 }
 
+impl From<Unavailable> for Problem {
+    fn from(error: Unavailable) -> Self {
+        Self::unavailable(&error)
+    }
+}
+
 impl Problem {
     /// A status without further words.
     pub(crate) const fn plain(status: StatusCode) -> Self {

@@ -65,7 +65,7 @@ pub(crate) struct ApiPorts {
 
 enum Backend {
     Embedded(embedded::Kept),
-    Distributed(Servers),
+    Distributed(Box<Servers>),
 }
 
 impl Opened {

@@ -7,7 +7,7 @@ use common::directory::{App, Assignment, Directory, Entry, Number, Tenant};
 use common::keys::KeyRing;
 use common::update::Provider;
 use common::{AppId, TenantId, Timestamp};
-use ports::directory::DirectoryStore;
+use ports::directory::{DirectoryStore, update};
 use secrecy::{ExposeSecret as _, SecretString};
 use service::keys::KeyFile;
 
@@ -99,16 +99,16 @@ pub(crate) async fn directory(
     config: &Config,
     now: Timestamp,
 ) -> anyhow::Result<()> {
-    let current = store.snapshot().await.context("cannot read the directory")?;
-    let mut entries = current.rewrap(ring).context("cannot bring the directory under the active master key")?;
-    let unassigned = TenantId::unassigned();
-    if current.tenant(&unassigned).is_none() {
-        entries.push(Entry::Tenant(Tenant::create(unassigned, None, ring)));
-    }
-    entries.extend(single_tenant(&current, ring, config, now)?);
-    if !entries.is_empty() {
-        store.write(entries).await.context("cannot write the directory")?;
-    }
+    let planned = |current: &Directory| {
+        let mut entries = current.rewrap(ring).context("cannot bring the directory under the active master key")?;
+        let unassigned = TenantId::unassigned();
+        if current.tenant(&unassigned).is_none() {
+            entries.push(Entry::Tenant(Tenant::create(unassigned, None, ring)));
+        }
+        entries.extend(single_tenant(current, ring, config, now)?);
+        anyhow::Ok(entries)
+    };
+    update(store, planned).await.context("cannot bring the directory up to date")?;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use common::directory::OpenDirectory;
 use common::update::Provider;
-use ports::directory::DirectoryStore;
+use ports::directory::{DirectoryStore, Updated, update};
 use service::Tasks;
 use service::directory::DirectoryWatch;
 use service::health::Readiness;
@@ -55,14 +55,8 @@ fn is_written(directory: &OpenDirectory) -> bool {
 }
 
 /// Brings everything under a new active master key as soon as the key file names one.
-pub(crate) fn rewrap_on_change(
-    store: &Arc<dyn DirectoryStore>,
-    keys: &Arc<KeyFile>,
-    writer: &Arc<tokio::sync::Mutex<()>>,
-    tasks: &Tasks,
-) {
+pub(crate) fn rewrap_on_change(store: &Arc<dyn DirectoryStore>, keys: &Arc<KeyFile>, tasks: &Tasks) {
     let (store, mut changes, stopping) = (store.clone(), keys.subscribe(), tasks.clone());
-    let writer = writer.clone();
     tasks.spawn("rewrap", async move {
         loop {
             tokio::select! {
@@ -70,19 +64,11 @@ pub(crate) fn rewrap_on_change(
                 changed = changes.changed() => if changed.is_err() { return },
             }
             let ring = changes.borrow_and_update().clone();
-            let result = async {
-                let _turn = writer.lock().await;
-                let entries = store.snapshot().await?.rewrap(&ring)?;
-                let count = entries.len();
-                if count > 0 {
-                    store.write(entries).await?;
+            match update(&*store, |current| Ok::<_, anyhow::Error>(current.rewrap(&ring)?)).await {
+                Ok(Updated { changed: 0, .. }) => {}
+                Ok(Updated { changed, .. }) => {
+                    tracing::info!(entries = changed, "the directory is under the new master key");
                 }
-                anyhow::Ok(count)
-            }
-            .await;
-            match result {
-                Ok(0) => {}
-                Ok(count) => tracing::info!(entries = count, "the directory is under the new master key"),
                 Err(error) => tracing::error!(
                     error = &*error as &dyn std::error::Error,
                     "cannot bring the directory under the new master key; the old one must stay"
@@ -107,7 +93,7 @@ mod tests {
         let store = MemoryBackend::new(port_contracts::ManualClock::new()).directory();
         let open = async || OpenDirectory::open(&store.snapshot().await.unwrap(), &ring).unwrap();
         assert!(!is_written(&open().await));
-        store.write(vec![Entry::Tenant(Tenant::create(TenantId::unassigned(), None, &ring))]).await.unwrap();
+        store.write(vec![Entry::Tenant(Tenant::create(TenantId::unassigned(), None, &ring))], 0).await.unwrap();
         assert!(is_written(&open().await));
     }
 }

@@ -196,8 +196,7 @@ async fn begin(
         addresses.public = Some(serve?);
     }
     if let (Some(ports), Some(token)) = (&opened.api, &token) {
-        let directory_writer = Arc::new(tokio::sync::Mutex::new(()));
-        directory::rewrap_on_change(&ports.directory, &keys, &directory_writer, tasks);
+        directory::rewrap_on_change(&ports.directory, &keys, tasks);
         let routes = api::routes(api::Deps {
             feed: ports.feed.clone(),
             messages: ports.messages.clone(),
@@ -207,7 +206,6 @@ async fn begin(
                 Arc::new(move || keys.ring())
             },
             clock: clock.clone(),
-            directory_writer,
             admin_token: token.secret.clone(),
             metrics: Some(metrics.clone()),
             readiness: readiness.clone(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use common::directory::{Directory, Entry};
 use ports::Unavailable;
-use ports::directory::DirectoryStore;
+use ports::directory::{DirectoryStore, WriteError};
 use tokio::sync::Mutex;
 
 use crate::nats::{Head, Nats, StreamDirectory};
@@ -61,8 +61,8 @@ impl DirectoryStore for PublishedDirectory {
         self.database.changed(revision).await
     }
 
-    async fn write(&self, entries: Vec<Entry>) -> Result<u64, Unavailable> {
-        let revision = self.database.write(entries).await?;
+    async fn write(&self, entries: Vec<Entry>, read_at: u64) -> Result<u64, WriteError> {
+        let revision = self.database.write(entries, read_at).await?;
         self.publish_missing().await?;
         Ok(revision)
     }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::jetstream;
 use async_nats::jetstream::context::ContextBuilder;
-use async_nats::{ConnectOptions, Event, ServerAddr};
+use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use percent_encoding::percent_decode_str;
 use ports::Unavailable;
 use ports::event_bus::Stream;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -63,7 +64,14 @@ impl Nats {
     /// Connects, and keeps connecting again whenever the connection breaks. An error if the first attempt fails.
     pub async fn connect(config: NatsConfig) -> Result<Self, OpenError> {
         let addresses = addresses(&config.url)?;
-        let client = ConnectOptions::new()
+        // The library reads addresses from a URL and leaves the user in it aside.
+        let user =
+            addresses.iter().find_map(|address| Some((decoded(address.username()?), decoded(address.password()?))));
+        let options = match user {
+            Some((user, password)) => ConnectOptions::with_user_and_password(user, password),
+            None => ConnectOptions::new(),
+        };
+        let client = options
             .name(format!("wharf-{}", config.client))
             // An inbox prefix of its own, so that a server can keep the answers to one user from another.
             .custom_inbox_prefix(format!("_INBOX_{}", config.client))
@@ -74,9 +82,9 @@ impl Nats {
                 Duration::from_millis(50 << attempt.min(4)).min(Duration::from_millis(500))
             })
             .event_callback(|event| async move { log(&event) })
-            .connect(addresses)
+            .connect(&addresses[..])
             .await
-            .map_err(|error| Unavailable::new("NATS", error))?;
+            .map_err(refusal)?;
         let jetstream = ContextBuilder::new()
             .timeout(ACK_TIMEOUT)
             .ack_timeout(ACK_TIMEOUT)
@@ -177,6 +185,20 @@ impl fmt::Debug for Nats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Nats").field("config", &self.config).finish_non_exhaustive()
     }
+}
+
+/// A server that refuses the user does so again.
+fn refusal(error: ConnectError) -> OpenError {
+    match error.kind() {
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+            OpenError::Unsuitable("the NATS server refuses the user or the password in nats.url".to_owned())
+        }
+        _ => unavailable(error).into(),
+    }
+}
+
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 fn warn_of_lazy_sync(why: &str) {

@@ -67,6 +67,7 @@ pub struct RedisAdmission {
     /// One connection carries the requests of all threads, as it can have many under way.
     shared: RwLock<Option<MultiplexedConnection>>,
     local: Arc<dyn Admission>,
+    budget: Duration,
     script: Script,
     began: Instant,
     /// Milliseconds since `began` before which Redis is left alone.
@@ -78,6 +79,15 @@ impl RedisAdmission {
     /// Does not connect yet: Redis may be down. An error only for a URL that is none. `local` decides while Redis does
     /// not answer.
     pub fn new(url: &SecretString, local: Arc<dyn Admission>) -> Result<Arc<Self>, OpenError> {
+        Self::with_budget(url, local, BUDGET)
+    }
+
+    /// The same with another time than 15 ms in which an answer is of use.
+    pub fn with_budget(
+        url: &SecretString,
+        local: Arc<dyn Admission>,
+        budget: Duration,
+    ) -> Result<Arc<Self>, OpenError> {
         let mut config = Config::from_url(url.expose_secret());
         config.pool = Some(PoolConfig {
             // One to share and one to take its place.
@@ -93,6 +103,7 @@ impl RedisAdmission {
             pool,
             shared: RwLock::default(),
             local,
+            budget,
             script: Script::new(ADMIT),
             began: Instant::now(),
             paused_until: AtomicU64::new(0),
@@ -115,7 +126,7 @@ impl RedisAdmission {
             redis::cmd("PING").query_async::<String>(&mut connection).await.map_err(unavailable)
         });
         let answered =
-            matches!(connected, Ok(Ok(_))) && matches!(asked.await, Ok(Ok(_))) && asked_at.elapsed() < BUDGET;
+            matches!(connected, Ok(Ok(_))) && matches!(asked.await, Ok(Ok(_))) && asked_at.elapsed() < self.budget;
         if answered {
             self.answered();
         } else {
@@ -211,7 +222,7 @@ impl Admission for RedisAdmission {
             return self.local.admit(candidates, limit).await;
         }
         // Dropping the request at the end of its budget leaves the connection to the others; that it is slow is noted.
-        if let Ok(Ok(verdicts)) = tokio::time::timeout(BUDGET, self.ask(candidates, limit)).await {
+        if let Ok(Ok(verdicts)) = tokio::time::timeout(self.budget, self.ask(candidates, limit)).await {
             self.answered();
             return Ok(verdicts);
         }

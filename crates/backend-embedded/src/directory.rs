@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use common::directory::{Directory, Entry};
 use ports::Unavailable;
-use ports::directory::DirectoryStore;
+use ports::directory::{DirectoryStore, WriteError};
 use sqlx::Row as _;
 use tokio::sync::watch;
 
@@ -51,13 +51,19 @@ impl DirectoryStore for SqliteDirectory {
         newer.map(|current| *current).map_err(|error| Unavailable::new("the directory", error))
     }
 
-    async fn write(&self, entries: Vec<Entry>) -> Result<u64, Unavailable> {
+    async fn write(&self, entries: Vec<Entry>, read_at: u64) -> Result<u64, WriteError> {
         let mut writer = self.database.writer().await?;
         let mut transaction = writer.begin().await?;
         let last: i64 = sqlx::query_scalar("SELECT coalesce(max(revision), 0) FROM directory")
             .fetch_one(&mut *transaction)
             .await
             .map_err(unavailable)?;
+        if entries.is_empty() {
+            return Ok(last.unsigned_abs());
+        }
+        if last.unsigned_abs() != read_at {
+            return Err(WriteError::Outdated);
+        }
         let revision = last + 1;
         for entry in &entries {
             let json = serde_json::to_string(entry).map_err(|error| Unavailable::new("the directory", error))?;
@@ -73,7 +79,7 @@ impl DirectoryStore for SqliteDirectory {
             .map_err(unavailable)?;
         }
         transaction.commit().await.map_err(unavailable)?;
-        let revision = if entries.is_empty() { last } else { revision }.unsigned_abs();
+        let revision = revision.unsigned_abs();
         self.revision.send_replace(revision);
         Ok(revision)
     }

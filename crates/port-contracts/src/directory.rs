@@ -10,6 +10,7 @@ use common::ids::WabaId;
 use common::keys::KeyRing;
 use common::update::Provider;
 use common::{AppId, Timestamp};
+use ports::directory::WriteError;
 
 use crate::clock::START;
 use crate::harness::Harness;
@@ -32,6 +33,9 @@ macro_rules! directory_contract {
             every_waiting_reader_wakes_up,
             no_reader_ever_sees_half_a_write,
             concurrent_writes_all_arrive,
+            a_write_on_an_older_revision_is_refused_and_changes_nothing,
+            of_several_writes_on_one_revision_one_is_done,
+            writing_nothing_changes_nothing,
             the_directory_survives_a_restart,
             changed_works_over_a_restart,
         );
@@ -80,8 +84,15 @@ fn by_key(entries: Vec<Entry>) -> BTreeMap<String, Entry> {
     entries.into_iter().map(|entry| (entry.key(), entry)).collect()
 }
 
+/// Writes whatever the revision is.
 async fn write<H: Harness>(scene: &Scene<H>, entries: Vec<Entry>) -> u64 {
-    scene.directory().write(entries).await.unwrap()
+    loop {
+        let read_at = snapshot(scene).await.revision;
+        match scene.directory().write(entries.clone(), read_at).await {
+            Err(WriteError::Outdated) => {}
+            written => return written.unwrap(),
+        }
+    }
 }
 
 async fn snapshot<H: Harness>(scene: &Scene<H>) -> Directory {
@@ -239,4 +250,35 @@ pub async fn changed_works_over_a_restart<H: Harness>() {
     let written = write(&scene, vec![tenant_entry("a")]).await;
     let scene = scene.restart().await;
     assert_eq!(changed(&scene, before).await, written);
+}
+
+pub async fn a_write_on_an_older_revision_is_refused_and_changes_nothing<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    let first = write(&scene, vec![tenant_entry("acme")]).await;
+    write(&scene, vec![tenant_entry("other")]).await;
+    let before = snapshot(&scene).await;
+    for read_at in [0, first, before.revision + 1] {
+        let refused = scene.directory().write(vec![tenant_entry("third")], read_at).await;
+        assert!(matches!(refused, Err(WriteError::Outdated)), "{read_at}: {refused:?}");
+    }
+    assert_eq!(snapshot(&scene).await, before);
+    scene.directory().write(vec![tenant_entry("third")], before.revision).await.unwrap();
+}
+
+pub async fn of_several_writes_on_one_revision_one_is_done<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    let read_at = write(&scene, vec![tenant_entry("acme")]).await;
+    let writers = (0..8).map(async |_| scene.directory().write(vec![tenant_entry("new")], read_at).await);
+    let written = futures_util::future::join_all(writers).await;
+    assert_eq!(written.iter().filter(|each| each.is_ok()).count(), 1, "{written:?}");
+    assert!(written.iter().all(|each| matches!(each, Ok(_) | Err(WriteError::Outdated))));
+}
+
+pub async fn writing_nothing_changes_nothing<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    let revision = write(&scene, vec![tenant_entry("acme")]).await;
+    for read_at in [0, revision] {
+        assert_eq!(scene.directory().write(vec![], read_at).await.unwrap(), revision);
+    }
+    assert_eq!(snapshot(&scene).await.revision, revision);
 }

@@ -95,7 +95,6 @@ async fn metrics_are_served_when_there_are_any() {
         directory: Arc::clone(&world) as _,
         keys: Arc::new(|| Arc::new(crate::world::ring())),
         clock: Arc::new(common::SystemClock),
-        directory_writer: Arc::default(),
         admin_token: crate::world::TOKEN.into(),
         metrics: Some(metrics),
         readiness: world.readiness.clone(),

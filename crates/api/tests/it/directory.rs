@@ -81,7 +81,6 @@ async fn imports_take_turns() {
         directory: Arc::new(Slow(Arc::clone(&world))),
         keys: Arc::new(|| Arc::new(ring())),
         clock: Arc::new(common::SystemClock),
-        directory_writer: Arc::default(),
         admin_token: crate::world::TOKEN.into(),
         metrics: None,
         readiness: world.readiness.clone(),
@@ -113,10 +112,14 @@ impl ports::directory::DirectoryStore for Slow {
         self.0.changed(revision).await
     }
 
-    async fn write(&self, entries: Vec<common::directory::Entry>) -> Result<u64, ports::Unavailable> {
+    async fn write(
+        &self,
+        entries: Vec<common::directory::Entry>,
+        read_at: u64,
+    ) -> Result<u64, ports::directory::WriteError> {
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
-        self.0.write(entries).await
+        self.0.write(entries, read_at).await
     }
 }

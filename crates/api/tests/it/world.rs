@@ -13,7 +13,7 @@ use common::directory::{Directory, Entry};
 use common::keys::KeyRing;
 use common::{SystemClock, TenantId};
 use ports::Unavailable;
-use ports::directory::DirectoryStore;
+use ports::directory::{DirectoryStore, WriteError};
 use ports::feed::{Feed, FeedFilter, FeedPage, Position};
 use ports::message_log::{MessageFilter, MessageLog, MessagePage, MessageTotals};
 use serde_json::Value;
@@ -61,7 +61,6 @@ impl World {
             directory: Arc::clone(self) as _,
             keys: Arc::new(move || Arc::clone(&ring)),
             clock: Arc::new(SystemClock),
-            directory_writer: Arc::default(),
             admin_token: TOKEN.into(),
             metrics: None,
             readiness: self.readiness.clone(),
@@ -171,9 +170,12 @@ impl DirectoryStore for World {
         unreachable!("the API never watches the directory")
     }
 
-    async fn write(&self, entries: Vec<Entry>) -> Result<u64, Unavailable> {
+    async fn write(&self, entries: Vec<Entry>, read_at: u64) -> Result<u64, WriteError> {
         self.up()?;
         let mut directory = self.directory.lock().unwrap();
+        if directory.revision != read_at {
+            return Err(WriteError::Outdated);
+        }
         directory.revision += 1;
         directory.entries.extend(entries.into_iter().map(|entry| (entry.key(), entry)));
         Ok(directory.revision)

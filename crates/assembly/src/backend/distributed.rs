@@ -200,7 +200,7 @@ fn ports(mut servers: Servers, jobs: Jobs, clock: &Arc<dyn Clock>, redis: Option
         normalizer: opened_normalizer,
         api: opened_api,
         probes,
-        backend: Backend::Distributed(servers),
+        backend: Backend::Distributed(Box::new(servers)),
     }
 }
 

@@ -40,7 +40,7 @@ async fn a_good_data_folder_is_told_from_one_with_other_keys_or_none() {
         let tenant = Entry::Tenant(Tenant::create(TenantId::unassigned(), None, &ring));
         let id = common::AppId::new("default").unwrap();
         let app = Entry::App(App::create(id, Provider::Meta, &["secret"], &["token"], &ring));
-        databases.directory.write(vec![tenant, app]).await.unwrap();
+        databases.directory.write(vec![tenant, app], 0).await.unwrap();
         databases.close().await;
     }
     let config = config_in(path, &[]);

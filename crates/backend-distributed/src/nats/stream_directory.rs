@@ -16,7 +16,7 @@ use common::directory::{Directory, Entry};
 use futures_util::StreamExt as _;
 use futures_util::future::try_join_all;
 use ports::Unavailable;
-use ports::directory::DirectoryStore;
+use ports::directory::{DirectoryStore, WriteError};
 use serde::{Deserialize, Serialize};
 
 use crate::nats::streams::DIRECTORY;
@@ -173,8 +173,8 @@ impl DirectoryStore for StreamDirectory {
         }
     }
 
-    async fn write(&self, _entries: Vec<Entry>) -> Result<u64, Unavailable> {
-        Err(Unavailable::new("the directory", "only `api` writes it"))
+    async fn write(&self, _entries: Vec<Entry>, _read_at: u64) -> Result<u64, WriteError> {
+        Err(Unavailable::new("the directory", "only `api` writes it").into())
     }
 }
 

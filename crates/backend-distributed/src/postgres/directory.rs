@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use common::directory::{Directory, Entry};
 use ports::Unavailable;
-use ports::directory::DirectoryStore;
+use ports::directory::{DirectoryStore, WriteError};
 use sqlx::postgres::{PgConnection, PgListener, PgPool};
 use sqlx::{Acquire as _, Postgres, Row as _, Transaction};
 use tokio::sync::{Mutex, Notify};
@@ -136,7 +136,7 @@ impl DirectoryStore for PostgresDirectory {
         }
     }
 
-    async fn write(&self, entries: Vec<Entry>) -> Result<u64, Unavailable> {
+    async fn write(&self, entries: Vec<Entry>, read_at: u64) -> Result<u64, WriteError> {
         let mut last = BTreeMap::new();
         for entry in &entries {
             let json = serde_json::to_string(entry).map_err(|error| Unavailable::new("the directory", error))?;
@@ -144,20 +144,28 @@ impl DirectoryStore for PostgresDirectory {
         }
         let rows: Vec<(String, String)> = last.into_iter().collect();
         let mut connection = self.database.acquire().await?;
-        let revision = bounded(write(&mut connection, &rows)).await;
-        settle(connection, revision).map(i64::unsigned_abs)
+        let revision = bounded(write(&mut connection, &rows, signed(read_at))).await;
+        settle(connection, revision)?.map(i64::unsigned_abs).ok_or(WriteError::Outdated)
     }
 }
 
-async fn write(connection: &mut PgConnection, rows: &[(String, String)]) -> Result<i64, sqlx::Error> {
+/// `None` if the directory is at another revision than `read_at`.
+async fn write(
+    connection: &mut PgConnection,
+    rows: &[(String, String)],
+    read_at: i64,
+) -> Result<Option<i64>, sqlx::Error> {
     if rows.is_empty() {
-        return sqlx::query_scalar("SELECT revision FROM directory_head").fetch_one(connection).await;
+        return sqlx::query_scalar("SELECT revision FROM directory_head").fetch_one(connection).await.map(Some);
     }
     let mut transaction = connection.begin().await?;
     // Whoever comes next waits here until this one has committed.
-    let revision: i64 = sqlx::query_scalar("UPDATE directory_head SET revision = revision + 1 RETURNING revision")
-        .fetch_one(&mut *transaction)
-        .await?;
+    let revision: Option<i64> =
+        sqlx::query_scalar("UPDATE directory_head SET revision = revision + 1 WHERE revision = $1 RETURNING revision")
+            .bind(read_at)
+            .fetch_optional(&mut *transaction)
+            .await?;
+    let Some(revision) = revision else { return Ok(None) };
     sqlx::query(
         "INSERT INTO directory (key, entry, revision) SELECT key, entry, $3 \
          FROM UNNEST($1::text[], $2::text[]) AS written (key, entry) \
@@ -170,5 +178,5 @@ async fn write(connection: &mut PgConnection, rows: &[(String, String)]) -> Resu
     .await?;
     sqlx::query("SELECT pg_notify($1, '')").bind(CHANGES).execute(&mut *transaction).await?;
     transaction.commit().await?;
-    Ok(revision)
+    Ok(Some(revision))
 }

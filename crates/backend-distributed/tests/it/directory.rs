@@ -10,7 +10,7 @@ use common::directory::{Directory, Entry};
 use port_contracts::memory::MemoryHarness;
 use port_contracts::{Harness, ManualClock};
 use ports::Unavailable;
-use ports::directory::DirectoryStore;
+use ports::directory::{DirectoryStore, WriteError, update};
 
 use crate::{event_bus, install_tls, other_ports_in_memory, others, postgres};
 
@@ -45,8 +45,8 @@ impl DirectoryStore for WrittenHereReadThere {
         self.nats.directory().changed(revision).await
     }
 
-    async fn write(&self, entries: Vec<Entry>) -> Result<u64, Unavailable> {
-        self.published.write(entries).await
+    async fn write(&self, entries: Vec<Entry>, read_at: u64) -> Result<u64, WriteError> {
+        self.published.write(entries, read_at).await
     }
 }
 
@@ -88,6 +88,10 @@ fn switch(on: bool) -> Vec<Entry> {
     vec![Entry::SingleTenant(on)]
 }
 
+async fn write(directory: &WrittenHereReadThere, on: bool) {
+    update(&*directory.published, |_| Ok::<_, Unavailable>(switch(on))).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_nobody_published_is_an_error_and_not_empty() {
     install_tls();
@@ -103,7 +107,7 @@ async fn a_directory_that_nobody_published_is_an_error_and_not_empty() {
 async fn what_was_written_while_the_bus_was_away_is_published_later() {
     let mut harness = PublishedHarness::open(ManualClock::new()).await;
     harness.nats_server.kill();
-    assert!(harness.directory.write(switch(true)).await.is_err());
+    assert!(harness.directory.write(switch(true), 0).await.is_err());
     harness.nats_server.start_again();
     let published = async { while !matches!(harness.directory.published.publish_missing().await, Ok(1)) {} };
     tokio::time::timeout(Duration::from_secs(30), published).await.unwrap();
@@ -115,7 +119,7 @@ async fn what_was_written_while_the_bus_was_away_is_published_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_bus_gets_the_whole_directory() {
     let harness = PublishedHarness::open(ManualClock::new()).await;
-    harness.directory.write(switch(true)).await.unwrap();
+    write(&harness.directory, true).await;
     let other = test_servers::Nats::start();
     let moved = connect(&other, &harness.postgres_server).await;
     assert_eq!(moved.snapshot().await.unwrap(), harness.directory.snapshot().await.unwrap());
@@ -125,8 +129,8 @@ async fn a_new_bus_gets_the_whole_directory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_was_restored_replaces_what_the_bus_has() {
     let harness = PublishedHarness::open(ManualClock::new()).await;
-    harness.directory.write(switch(true)).await.unwrap();
-    harness.directory.write(switch(false)).await.unwrap();
+    write(&harness.directory, true).await;
+    write(&harness.directory, false).await;
     let restored = postgres::server();
     let after = connect(&harness.nats_server, &restored).await;
     assert_eq!(after.snapshot().await.unwrap(), Directory::default());
@@ -135,7 +139,7 @@ async fn a_database_that_was_restored_replaces_what_the_bus_has() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_is_never_taken_for_the_whole() {
     let harness = PublishedHarness::open(ManualClock::new()).await;
-    harness.directory.write(switch(true)).await.unwrap();
+    write(&harness.directory, true).await;
     // An entry that a writer published before it died.
     let context = harness.directory.nats.context();
     let entry = serde_json::json!({"key": "x", "revision": 7, "entry": Entry::SingleTenant(false)});
@@ -147,12 +151,12 @@ async fn a_part_is_never_taken_for_the_whole() {
 async fn writers_side_by_side_leave_the_bus_as_the_database_is() {
     let harness = PublishedHarness::open(ManualClock::new()).await;
     let other = connect(&harness.nats_server, &harness.postgres_server).await;
-    let write = async |who: Arc<WrittenHereReadThere>| {
+    let rounds = async |who: Arc<WrittenHereReadThere>| {
         for round in 0..10 {
-            who.write(switch(round % 2 == 0)).await.unwrap();
+            write(&who, round % 2 == 0).await;
         }
     };
-    tokio::join!(write(harness.directory.clone()), write(other.clone()));
+    tokio::join!(rounds(harness.directory.clone()), rounds(other.clone()));
     let (bus, database) = tokio::join!(other.snapshot(), other.published.snapshot());
     assert_eq!(bus.unwrap(), database.unwrap());
 }

@@ -4,6 +4,7 @@
 mod directory;
 mod event_bus;
 mod nats;
+mod permissions;
 mod postgres;
 mod redis;
 

@@ -118,6 +118,27 @@ async fn an_address_that_is_none_is_refused_without_repeating_it() {
 }
 
 #[tokio::test]
+async fn the_user_in_the_address_logs_in_and_a_wrong_password_is_refused() {
+    install_tls();
+    let server = Server::start_with(
+        "listen: 127.0.0.1:{port}\nhttp: 127.0.0.1:{monitor_port}\nmax_payload: 8MB\n\
+         jetstream { store_dir: \"{folder}/js\", sync_interval: always }\n\
+         authorization { user: wharf, password: \"p@ss/word\" }\n",
+    );
+    let with = |user: &str| {
+        let url = server.url().replace("nats://", &format!("nats://{user}@"));
+        NatsConfig { url: url.into(), ..config(&server) }
+    };
+    Nats::connect(with("wharf:p%40ss%2Fword")).await.unwrap().migrate().await.unwrap();
+    for wrong in ["wharf:hunter2", "nobody:p%40ss%2Fword"] {
+        let refused = Nats::connect(with(wrong)).await.map(|_| ());
+        let text = refusal(refused);
+        assert!(text.contains("nats.url") && !text.contains("hunter2"), "{text}");
+    }
+    assert!(matches!(Nats::connect(config(&server)).await, Err(OpenError::Unsuitable(_))), "nobody at all");
+}
+
+#[tokio::test]
 async fn a_dead_server_is_noticed_at_once_and_everything_goes_on_by_itself() {
     let mut server = Server::start();
     let nats = ready(&server).await;

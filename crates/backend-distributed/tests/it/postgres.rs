@@ -690,9 +690,9 @@ mod servers {
         let other = connect(&scene.server.url()).await;
         let mut watching = JoinSet::new();
         watching.spawn(async move { other.directory().changed(0).await.unwrap() });
-        let written = scene.postgres.directory().write(vec![Entry::SingleTenant(true)]).await.unwrap();
+        let written = scene.postgres.directory().write(vec![Entry::SingleTenant(true)], 0).await.unwrap();
         assert_eq!(bounded("the change", watching.join_all()).await, [written]);
-        assert_eq!(scene.directory().write(vec![]).await.unwrap(), written, "nothing was written");
+        assert_eq!(scene.directory().write(vec![], 0).await.unwrap(), written, "nothing was written");
     }
 
     /// Not a law, since it is about speed; printed with `--no-capture`.

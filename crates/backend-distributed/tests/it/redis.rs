@@ -22,8 +22,11 @@ struct RedisHarness {
     others: MemoryHarness,
 }
 
+/// Longer than anything takes on a busy machine: what Redis does is tested here, not how soon.
+const PATIENT: Duration = Duration::from_secs(10);
+
 async fn connect(server: &Server, others: &MemoryHarness) -> Arc<RedisAdmission> {
-    let admission = RedisAdmission::new(&server.url().into(), Harness::admission(others)).unwrap();
+    let admission = RedisAdmission::with_budget(&server.url().into(), Harness::admission(others), PATIENT).unwrap();
     assert!(admission.ping().await, "Redis answers");
     admission
 }
@@ -75,7 +78,7 @@ impl Harness for RedisHarness {
 
 port_contracts::admission_contract!(RedisHarness);
 
-const LIMIT: SenderLimit = SenderLimit { max: 2, window: Duration::from_mins(60) };
+const LIMIT: SenderLimit = SenderLimit { max: 2, window: Duration::from_hours(1) };
 
 fn candidate(n: u8) -> Candidate {
     Candidate {
@@ -133,9 +136,9 @@ async fn without_redis_the_process_decides_by_itself_and_redis_takes_over_again(
 async fn a_frozen_redis_costs_one_request_a_second_its_budget() {
     let server = Server::start();
     let others = others(ManualClock::new()).await;
-    let admission = connect(&server, &others).await;
+    let admission = RedisAdmission::new(&server.url().into(), Harness::admission(&others)).unwrap();
     server.freeze();
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     for n in 0..100 {
         admission.admit(&[candidate(n)], LIMIT).await.unwrap();
     }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use common::directory::{Directory, Entry};
 use ports::Unavailable;
-use ports::directory::DirectoryStore;
+use ports::directory::{DirectoryStore, WriteError};
 
 use super::{MemoryBackend, Operation};
 
@@ -20,16 +20,22 @@ impl DirectoryStore for MemoryBackend {
         Ok(newer.expect("the directory is here").revision)
     }
 
-    async fn write(&self, entries: Vec<Entry>) -> Result<u64, Unavailable> {
+    async fn write(&self, entries: Vec<Entry>, read_at: u64) -> Result<u64, WriteError> {
         let work = || {
-            let mut revision = 0;
-            self.shared.directory.send_modify(|directory| {
-                directory.entries.extend(entries.into_iter().map(|entry| (entry.key(), entry)));
-                directory.revision += 1;
-                revision = directory.revision;
+            let mut written = Err(WriteError::Outdated);
+            self.shared.directory.send_if_modified(|directory| {
+                if entries.is_empty() {
+                    written = Ok(directory.revision);
+                } else if directory.revision == read_at {
+                    directory.entries.extend(entries.into_iter().map(|entry| (entry.key(), entry)));
+                    directory.revision += 1;
+                    written = Ok(directory.revision);
+                    return true;
+                }
+                false
             });
-            revision
+            written
         };
-        self.faults().run(Operation::WriteDirectory, work).await
+        self.faults().run(Operation::WriteDirectory, work).await?
     }
 }
