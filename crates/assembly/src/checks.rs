@@ -16,7 +16,7 @@ use backend_embedded::{DataFolder, Embedded, FolderError, InProcessAdmission, In
 use common::directory::{Directory, OpenDirectory};
 use common::keys::KeyRing;
 use common::update::Provider;
-use common::{Clock, SystemClock};
+use common::{Clock, SystemClock, Timestamp};
 use ports::directory::DirectoryStore;
 use service::keys::KeyFile;
 
@@ -25,6 +25,10 @@ use crate::config::{BackendKind, Config};
 
 /// How long a server has to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Clocks further apart than this are worth a word, and further than that a failure.
+const CLOCKS_APART: Duration = Duration::from_secs(2);
+const CLOCKS_BROKEN: Duration = Duration::from_secs(30);
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +177,7 @@ async fn distributed(config: &Config, findings: &mut Vec<Finding>) -> Option<Dir
 
 async fn nats(config: &Config, findings: &mut Vec<Finding>) -> Option<Directory> {
     const SUBJECT: &str = "NATS";
-    let settings = config.nats("wharf-doctor");
+    let settings = config.nats("wharf");
     let (is_lazy, is_asked) = (settings.allow_lazy_sync, settings.monitor_url.is_some());
     let nats = match asked(Nats::connect(settings)).await {
         Ok(nats) => nats,
@@ -195,6 +199,7 @@ async fn nats(config: &Config, findings: &mut Vec<Finding>) -> Option<Directory>
         Ok(()) => findings.push(Finding::ok(SUBJECT, "version, limits, sync and streams are as they must be")),
         Err(error) => findings.push(Finding::failed(SUBJECT, error)),
     }
+    clock(nats.clock().await, findings);
     let directory = asked(async { nats.directory().snapshot().await }).await;
     nats.close().await;
     directory
@@ -229,6 +234,7 @@ async fn postgres(config: &Config, findings: &mut Vec<Finding>) -> Option<Direct
             return None;
         }
     };
+    clock(postgres.clock().await, findings);
     let verified = asked(postgres.verify()).await;
     let directory = match verified {
         Ok(()) => {
@@ -246,6 +252,21 @@ async fn postgres(config: &Config, findings: &mut Vec<Finding>) -> Option<Direct
     };
     postgres.close().await;
     directory
+}
+
+/// This machine's clock beside a server's. Times of receipt come from gateways, their ages from servers.
+fn clock(server: Option<Timestamp>, findings: &mut Vec<Finding>) {
+    let Some(server) = server else { return };
+    let here = SystemClock.now();
+    let apart = here.since(server).max(server.since(here));
+    let text = format!("this machine and the server are {:.1} s apart", apart.as_secs_f64());
+    findings.push(if apart > CLOCKS_BROKEN {
+        Finding::failed("clocks", format!("{text}; set the clocks by NTP"))
+    } else if apart > CLOCKS_APART {
+        Finding::warning("clocks", format!("{text}; set the clocks by NTP"))
+    } else {
+        Finding::ok("clocks", text)
+    });
 }
 
 fn compare(stream: &Directory, database: &Directory) -> Finding {

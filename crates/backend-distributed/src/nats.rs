@@ -13,6 +13,7 @@ use async_nats::connection::State;
 use async_nats::jetstream;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use common::Timestamp;
 use percent_encoding::percent_decode_str;
 use ports::Unavailable;
 use ports::event_bus::Stream;
@@ -168,9 +169,8 @@ impl Nats {
         self.client.connection_state() == State::Connected
     }
 
-    /// The server's clock, as its monitoring endpoint tells it: milliseconds since the Unix epoch. `None` without a
-    /// monitoring endpoint.
-    pub async fn clock(&self) -> Option<i64> {
+    /// The server's clock, as its monitoring endpoint tells it. `None` without a monitoring endpoint.
+    pub async fn clock(&self) -> Option<Timestamp> {
         monitor::clock(self.config.monitor_url.as_deref()?).await
     }
 

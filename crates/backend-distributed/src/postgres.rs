@@ -22,7 +22,7 @@ mod values;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::Clock;
+use common::{Clock, Timestamp};
 use ports::Unavailable;
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::Connection as _;
@@ -90,6 +90,16 @@ impl Postgres {
             schema::ping(&mut connection).await
         };
         tokio::time::timeout(PING, ping).await.is_ok_and(|answer| answer.is_ok())
+    }
+
+    /// The server's clock.
+    pub async fn clock(&self) -> Option<Timestamp> {
+        let clock = async {
+            let mut connection = self.database.acquire().await?;
+            schema::clock(&mut connection).await
+        };
+        let millis = tokio::time::timeout(PING, clock).await.ok()?.ok()?;
+        Some(Timestamp::from_millis(millis))
     }
 
     /// Makes the time partitions that will be needed soon. To be called at the start and every hour.

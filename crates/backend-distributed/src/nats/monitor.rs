@@ -57,10 +57,10 @@ pub(super) async fn syncs_every_write(urls: &str, connected: &str) -> Result<(),
 }
 
 /// The clock of the first server that answers.
-pub(super) async fn clock(urls: &str) -> Option<i64> {
+pub(super) async fn clock(urls: &str) -> Option<Timestamp> {
     for url in endpoints(urls) {
         if let Ok(variables) = ask(url).await {
-            return Some(variables.now.as_millis());
+            return Some(variables.now);
         }
     }
     None

@@ -147,3 +147,9 @@ async fn applied(connection: &mut PgConnection) -> Result<Option<Vec<(i64, Vec<u
 pub(super) async fn ping(connection: &mut PgConnection) -> Result<(), Unavailable> {
     connection.ping().await.map_err(unavailable)
 }
+
+/// Milliseconds since the Unix epoch.
+pub(super) async fn clock(connection: &mut PgConnection) -> Result<i64, Unavailable> {
+    let query = sqlx::query_scalar("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint");
+    query.fetch_one(connection).await.map_err(unavailable)
+}
