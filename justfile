@@ -33,7 +33,7 @@ docs:
 demo *args:
     cargo run --release -- demo "$@"
 
-# Cut the power under load: acknowledged must mean stored (--broken: prove that the test can fail)
+# Cut the power under load: acknowledged must mean stored (--nats: of the bus; --broken, --lazy: see the test fail)
 power-cut *args:
     scripts/power-cut "$@"
 

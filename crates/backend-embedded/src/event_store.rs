@@ -10,18 +10,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use common::event::PartitionKey;
 use common::{Clock, EnvelopeId, EventKey, TenantId};
 use ports::Unavailable;
-use ports::event_store::{Batch, CommitOutcome, Committed, Detail, EventStore, NewUpdate, RawObject, RawPending};
+use ports::event_store::{Batch, CommitOutcome, Committed, EventStore, NewUpdate, RawObject, RawPending};
 use sqlx::{Connection as _, Row as _, Sqlite, Transaction};
 use uuid::Uuid;
 
 use self::identities::Conversations;
 use crate::sqlite::{Database, is_data_error, unavailable};
-
-/// The longest provider id a row takes, in characters.
-const MAX_MESSAGE_ID: usize = 255;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -174,7 +170,7 @@ impl SqliteEventStore {
         let mut folded = HashSet::with_capacity(indices.len());
         for &index in indices {
             let update = &updates[index];
-            outcomes[index] = match refusal(update) {
+            outcomes[index] = match update.refusal() {
                 Some(reason) => CommitOutcome::Refused(reason.to_owned()),
                 None => CommitOutcome::Duplicate,
             };
@@ -199,32 +195,11 @@ impl SqliteEventStore {
         let resolved: Vec<Resolved<'_>> = new
             .into_iter()
             .zip(conversations)
-            .map(|(update, conversation)| Resolved { update, conversation, partition: partition(update, conversation) })
+            .map(|(update, conversation)| Resolved { update, conversation, partition: update.partition(conversation) })
             .collect();
         rows::events(connection, &resolved).await?;
         rows::messages(connection, &resolved, self.clock.now()).await?;
         rows::statuses(connection, &resolved).await?;
         Ok(())
     }
-}
-
-/// Why an update cannot be stored, as far as can be told without the database.
-fn refusal(update: &NewUpdate) -> Option<&'static str> {
-    let id = match &update.event.detail {
-        Detail::Message { id, .. } => id,
-        Detail::Status(status) => &status.message_id,
-        Detail::None => return None,
-    };
-    (id.chars().count() > MAX_MESSAGE_ID).then_some("its message id is longer than 255 characters")
-}
-
-fn partition(update: &NewUpdate, conversation: Option<Uuid>) -> u16 {
-    let event = &update.event;
-    let key = match (conversation, &event.number, &event.waba) {
-        (Some(id), ..) => PartitionKey::Conversation(id),
-        (None, Some(number), _) => PartitionKey::Text(number.as_str()),
-        (None, None, Some(waba)) => PartitionKey::Text(waba),
-        (None, None, None) => PartitionKey::Text(update.tenant.as_str()),
-    };
-    key.partition()
 }

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod directory;
 pub mod envelope;
 pub mod event;
+pub mod identity;
 pub mod ids;
 pub mod keys;
 pub mod message;

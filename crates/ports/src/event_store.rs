@@ -6,10 +6,12 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::envelope::ParkReason;
-use common::event::EventType;
+use common::event::{EventType, PartitionKey};
+use common::identity::Address;
 use common::message::{BillingConversation, Party, Pricing, ProviderError};
 use common::status::DeliveryState;
 use common::{EnvelopeId, EventKey, NumberId, TenantId, Timestamp};
+use uuid::Uuid;
 
 use crate::Unavailable;
 
@@ -126,6 +128,38 @@ pub struct NewUpdate {
     pub received_at: Timestamp,
     /// What is stored.
     pub event: NewEvent,
+}
+
+impl NewUpdate {
+    /// The longest provider id that is stored, in characters.
+    pub const MAX_MESSAGE_ID: usize = 255;
+
+    /// Why it cannot be stored, as far as can be told without the database.
+    pub fn refusal(&self) -> Option<&'static str> {
+        let id = match &self.event.detail {
+            Detail::Message { id, .. } => id,
+            Detail::Status(status) => &status.message_id,
+            Detail::None => return None,
+        };
+        (id.chars().count() > Self::MAX_MESSAGE_ID).then_some("its message id is longer than 255 characters")
+    }
+
+    /// Whom it is about; `None` if it names no number or nobody.
+    pub fn address(&self) -> Option<Address> {
+        let event = &self.event;
+        Address::of(&self.tenant, event.number.as_ref(), &event.party, event.group.as_ref())
+    }
+
+    /// Its partition, once its conversation is known.
+    pub fn partition(&self, conversation: Option<Uuid>) -> u16 {
+        let key = match (conversation, &self.event.number, &self.event.waba) {
+            (Some(id), ..) => PartitionKey::Conversation(id),
+            (None, Some(number), _) => PartitionKey::Text(number.as_str()),
+            (None, None, Some(waba)) => PartitionKey::Text(waba),
+            (None, None, None) => PartitionKey::Text(self.tenant.as_str()),
+        };
+        key.partition()
+    }
 }
 
 /// Where an archived envelope lies.

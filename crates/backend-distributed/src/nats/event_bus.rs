@@ -33,6 +33,9 @@ const PULL_BYTES: usize = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Messages of a consumer in the hands of all processes together.
 const MAX_IN_HAND: i64 = 100_000;
+/// Acknowledgements for which one answer is awaited. The server syncs for each of them, so on a slow disk the answer to
+/// many is long in coming.
+const SETTLED_AT_ONCE: usize = 32;
 /// Pulls that may wait for a consumer.
 const MAX_WAITING: i64 = 4096;
 /// A probe leaves no message for longer than this.
@@ -115,13 +118,15 @@ impl JetStreamBus {
         Ok(taken)
     }
 
-    /// Sends a word to the subject of each token; the last one is answered, and the server reads them in order.
+    /// Sends a word to the subject of each token; the last of a group is answered, and the server reads them in order.
     async fn settle(&self, tokens: &[AckToken], word: Bytes) -> Result<(), Unavailable> {
-        let Some((last, others)) = tokens.split_last() else { return Ok(()) };
-        for token in others {
-            self.client.publish(token.0.clone(), word.clone()).await.map_err(unavailable)?;
+        for group in tokens.chunks(SETTLED_AT_ONCE) {
+            let Some((last, others)) = group.split_last() else { continue };
+            for token in others {
+                self.client.publish(token.0.clone(), word.clone()).await.map_err(unavailable)?;
+            }
+            self.client.request(last.0.clone(), word.clone()).await.map_err(unavailable)?;
         }
-        self.client.request(last.0.clone(), word).await.map_err(unavailable)?;
         Ok(())
     }
 }

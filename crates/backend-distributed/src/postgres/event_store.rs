@@ -14,7 +14,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use common::event::PartitionKey;
 use common::{Clock, EnvelopeId, EventKey, TenantId, Timestamp};
 use ports::Unavailable;
 use ports::event_store::{Batch, CommitOutcome, Committed, Detail, EventStore, NewUpdate, RawObject, RawPending};
@@ -26,8 +25,6 @@ use self::identities::{Conversations, Found};
 use super::database::{Database, bounded, chain, is_conflict, is_data_error, settle};
 use super::receipts::{self, MessageKey};
 
-/// The longest provider id a row takes, in characters.
-const MAX_MESSAGE_ID: usize = 255;
 /// Times that a transaction is tried which another one was in the way of. A batch is idempotent.
 const TRIES: usize = 4;
 
@@ -189,7 +186,7 @@ impl PostgresEventStore {
         let mut folded = HashSet::with_capacity(indices.len());
         for &index in indices {
             let update = &updates[index];
-            outcomes[index] = match refusal(update) {
+            outcomes[index] = match update.refusal() {
                 Some(reason) => CommitOutcome::Refused(reason.to_owned()),
                 None => CommitOutcome::Duplicate,
             };
@@ -211,7 +208,7 @@ impl PostgresEventStore {
             .zip(conversations)
             .map(|(&index, conversation)| {
                 let update = &updates[index];
-                Resolved { index, update, conversation, partition: partition(update, conversation) }
+                Resolved { index, update, conversation, partition: update.partition(conversation) }
             })
             .collect();
         messages::messages(&mut *connection, &resolved, now).await?;
@@ -236,27 +233,6 @@ impl PostgresEventStore {
             tracing::warn!(error = chain(&error), "response times of some messages are not recorded");
         }
     }
-}
-
-/// Why an update cannot be stored, as far as can be told without the database.
-fn refusal(update: &NewUpdate) -> Option<&'static str> {
-    let id = match &update.event.detail {
-        Detail::Message { id, .. } => id,
-        Detail::Status(status) => &status.message_id,
-        Detail::None => return None,
-    };
-    (id.chars().count() > MAX_MESSAGE_ID).then_some("its message id is longer than 255 characters")
-}
-
-fn partition(update: &NewUpdate, conversation: Option<Uuid>) -> u16 {
-    let event = &update.event;
-    let key = match (conversation, &event.number, &event.waba) {
-        (Some(id), ..) => PartitionKey::Conversation(id),
-        (None, Some(number), _) => PartitionKey::Text(number.as_str()),
-        (None, None, Some(waba)) => PartitionKey::Text(waba),
-        (None, None, None) => PartitionKey::Text(update.tenant.as_str()),
-    };
-    key.partition()
 }
 
 /// Cuts rows into rounds in which no key comes twice, keeping their order: one statement cannot change a row twice.

@@ -294,7 +294,7 @@ pub(super) async fn bury(
             values.push(key_bytes(letter.key));
             values.push(letter.envelope.0.as_bytes().to_vec());
             values.push("whatsapp");
-            values.push(storable(id).chars().take(super::MAX_MESSAGE_ID).collect::<String>());
+            values.push(storable(id).chars().take(NewUpdate::MAX_MESSAGE_ID).collect::<String>());
             values.push("unknown");
             values.push(optional(phone.as_ref()));
             values.push(letter.received_at.as_millis());

@@ -1,7 +1,6 @@
 //! Who updates are about: identities, their aliases, and conversations, for a whole batch at once.
 //!
-//! An identity is found by the business-scoped user id first, then by phone number; what is missing is added. Nothing
-//! merges two identities here. Where a concurrent transaction adds the same alias first, everything of the attempt is
+//! [`common::identity`] decides who is who. Where a concurrent transaction adds the same alias first, everything of the attempt is
 //! undone and people are looked up again. Found conversations are kept in a bounded cache, filled only after the
 //! commit.
 
@@ -9,25 +8,17 @@ mod people;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use common::{TenantId, Timestamp};
+use common::Timestamp;
+use common::identity::Address;
 use moka::sync::Cache;
 use ports::event_store::NewUpdate;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use crate::postgres::values::{Moment, column, storable};
+use crate::postgres::values::{Moment, column};
 
 /// Conversations kept in memory.
 const CACHED: u64 = 100_000;
-
-/// A conversation by what the update says of it.
-type Address = (TenantId, String, Peer);
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Peer {
-    Person { user: Option<String>, phone: Option<String> },
-    Group(String),
-}
 
 /// Conversations found or made in a transaction that is not committed yet.
 #[derive(Default)]
@@ -58,7 +49,7 @@ impl Conversations {
         found: &mut Found,
         now: Timestamp,
     ) -> Result<Vec<Option<Uuid>>, sqlx::Error> {
-        let addresses: Vec<Option<Address>> = updates.iter().map(|update| address(update)).collect();
+        let addresses: Vec<Option<Address>> = updates.iter().map(|update| update.address()).collect();
         let mut unknown: Vec<&Address> = Vec::new();
         let mut asked = HashSet::new();
         for address in addresses.iter().flatten() {
@@ -86,18 +77,6 @@ impl Conversations {
     }
 }
 
-fn address(update: &NewUpdate) -> Option<Address> {
-    let text = |text: &String| storable(text).into_owned();
-    let number = update.event.number.as_ref()?.as_str().to_owned();
-    let party = &update.event.party;
-    let peer = match &update.event.group {
-        Some(group) => Peer::Group(group.clone()),
-        None if party.is_anonymous() => return None,
-        None => Peer::Person { user: party.user_id.as_ref().map(text), phone: party.phone.as_ref().map(text) },
-    };
-    Some((update.tenant.clone(), number, peer))
-}
-
 /// A conversation as the table names it: tenant, number and peer.
 type Key = (String, String, Vec<u8>);
 
@@ -109,7 +88,9 @@ async fn open(
     found: &mut Found,
     now: Timestamp,
 ) -> Result<(), sqlx::Error> {
-    let key = |address: &Address, peer: &[u8]| (address.0.as_str().to_owned(), address.1.clone(), peer.to_vec());
+    let key = |address: &Address, peer: &[u8]| {
+        (address.tenant.as_str().to_owned(), address.number.as_str().to_owned(), peer.to_vec())
+    };
     let keys: BTreeSet<Key> = addresses.iter().zip(peers).map(|(address, peer)| key(address, peer)).collect();
     let mut keys: Vec<Key> = keys.into_iter().collect();
     let mut ids = known(&mut *connection, &keys).await?;

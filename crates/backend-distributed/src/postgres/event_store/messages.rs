@@ -1,10 +1,10 @@
 //! Rows of inbound messages, of those that are stored and of those that became dead letters.
 
 use common::{TenantId, Timestamp};
-use ports::event_store::{DeadLetter, Detail};
+use ports::event_store::{DeadLetter, Detail, NewUpdate};
 use sqlx::postgres::PgConnection;
 
-use super::{MAX_MESSAGE_ID, Resolved, rounds};
+use super::{Resolved, rounds};
 use crate::postgres::values::{Moment, column, optional, storable};
 
 /// An inbound message among new updates.
@@ -132,9 +132,9 @@ struct Failed<'a> {
 impl<'a> Failed<'a> {
     fn of(letter: &'a DeadLetter) -> Option<Self> {
         let (id, phone) = letter.message.as_ref()?;
-        let id = storable(id).chars().take(MAX_MESSAGE_ID).collect();
+        let id = storable(id).chars().take(NewUpdate::MAX_MESSAGE_ID).collect();
         // Nothing here may be refused: what cannot be a phone number is too long for the index, and left out.
-        let phone = phone.as_ref().filter(|phone| phone.len() <= MAX_MESSAGE_ID);
+        let phone = phone.as_ref().filter(|phone| phone.len() <= NewUpdate::MAX_MESSAGE_ID);
         Some(Self { letter, tenant: &letter.tenant, id, phone })
     }
 }

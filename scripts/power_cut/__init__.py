@@ -1,0 +1,1 @@
+"""What scripts/power-cut consists of."""
