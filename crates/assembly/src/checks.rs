@@ -169,13 +169,18 @@ async fn distributed(config: &Config, findings: &mut Vec<Finding>) -> Option<Dir
     redis(config, findings).await;
     let in_database = postgres(config, findings).await;
     findings.push(match (&on_stream, &in_database) {
-        (Some(stream), Some(database)) => compare(stream, database),
+        (_, Some(database)) if database.revision == 0 => {
+            Finding::warning("directory", "nobody has written it yet; start `api` (or `wharf up`)")
+        }
+        (Some(Ok(stream)), Some(database)) => compare(stream, database),
+        (Some(Err(error)), _) => Finding::failed("directory", format!("the stream cannot be read: {error}")),
         _ => Finding::warning("directory", "stream and database cannot be compared while one of them cannot be read"),
     });
-    in_database.or(on_stream)
+    in_database.or(on_stream.and_then(Result::ok))
 }
 
-async fn nats(config: &Config, findings: &mut Vec<Finding>) -> Option<Directory> {
+/// The directory as the stream has it; `None` if NATS cannot be asked.
+async fn nats(config: &Config, findings: &mut Vec<Finding>) -> Option<Result<Directory, String>> {
     const SUBJECT: &str = "NATS";
     let settings = config.nats("wharf");
     let (is_lazy, is_asked) = (settings.allow_lazy_sync, settings.monitor_url.is_some());
@@ -202,9 +207,7 @@ async fn nats(config: &Config, findings: &mut Vec<Finding>) -> Option<Directory>
     clock(nats.clock().await, findings);
     let directory = asked(async { nats.directory().snapshot().await }).await;
     nats.close().await;
-    directory
-        .map_err(|error| findings.push(Finding::failed("directory", format!("the stream cannot be read: {error}"))))
-        .ok()
+    Some(directory)
 }
 
 async fn redis(config: &Config, findings: &mut Vec<Finding>) {
@@ -271,9 +274,6 @@ fn clock(server: Option<Timestamp>, findings: &mut Vec<Finding>) {
 
 fn compare(stream: &Directory, database: &Directory) -> Finding {
     const SUBJECT: &str = "directory";
-    if database.revision == 0 {
-        return Finding::warning(SUBJECT, "nobody has written it yet; start `api` (or `wharf up`)");
-    }
     if stream == database {
         return Finding::ok(SUBJECT, format!("complete on the stream, revision {}", stream.revision));
     }

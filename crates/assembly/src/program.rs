@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
+use service::stop::Signals;
 use service::telemetry::{self, LogFormat};
 
 use crate::banner::banner;
@@ -105,10 +106,18 @@ pub async fn serve(config: &Config, notes: &[String], jobs: Jobs) -> anyhow::Res
     if config.mode == Mode::Production && jobs.has(Job::Gateway) && !config.listen.public.ip().is_loopback() {
         tracing::warn!("the public listener speaks plain HTTP; put a TLS proxy in front of it");
     }
-    let process = Process::start(config, jobs).await?;
+    // Before anybody is told that it runs.
+    let mut signals = Signals::listen();
+    let process = tokio::select! {
+        started = Process::start(config, jobs) => started?,
+        () = signals.next() => {
+            tracing::info!("stopped before it was ready");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     eprintln!("{}", banner(&process, config).await);
     tokio::select! {
-        () = service::stop::wait_for_signal() => tracing::info!("stopping; a second signal stops at once"),
+        () = signals.next() => tracing::info!("stopping; a second signal stops at once"),
         () = process.failed() => {
             process.stop().await;
             anyhow::bail!("a job ended unexpectedly; the log says which");
@@ -121,7 +130,7 @@ pub async fn serve(config: &Config, notes: &[String], jobs: Jobs) -> anyhow::Res
             }
             Ok(ExitCode::SUCCESS)
         }
-        () = service::stop::wait_for_signal() => Ok(ExitCode::FAILURE),
+        () = signals.next() => Ok(ExitCode::FAILURE),
     }
 }
 

@@ -73,18 +73,52 @@ impl Drop for FailureGuard {
     }
 }
 
-/// Resolves at the next SIGTERM or SIGINT.
-pub async fn wait_for_signal() {
+/// SIGTERM and SIGINT. From its making on they no longer end the process by themselves.
+#[derive(Debug)]
+pub struct Signals {
     #[cfg(unix)]
-    {
+    terminate: Option<tokio::signal::unix::Signal>,
+    #[cfg(unix)]
+    interrupt: Option<tokio::signal::unix::Signal>,
+}
+
+impl Signals {
+    /// Begins to listen.
+    #[cfg(unix)]
+    pub fn listen() -> Self {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
+        Self { terminate: signal(SignalKind::terminate()).ok(), interrupt: signal(SignalKind::interrupt()).ok() }
+    }
+
+    /// Begins to listen.
+    #[cfg(not(unix))]
+    pub fn listen() -> Self {
+        Self {}
+    }
+
+    /// Resolves at the next of them, one that came since the last call included.
+    #[cfg(unix)]
+    pub async fn next(&mut self) {
+        async fn one(signal: &mut Option<tokio::signal::unix::Signal>) {
+            match signal {
+                Some(signal) => drop(signal.recv().await),
+                None => std::future::pending().await,
             }
-            return;
+        }
+        tokio::select! {
+            () = one(&mut self.terminate) => {}
+            () = one(&mut self.interrupt) => {}
         }
     }
-    let _ = tokio::signal::ctrl_c().await;
+
+    /// Resolves at the next of them.
+    #[cfg(not(unix))]
+    pub async fn next(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
+
+/// Resolves at the next SIGTERM or SIGINT.
+pub async fn wait_for_signal() {
+    Signals::listen().next().await;
 }

@@ -37,8 +37,11 @@ pub fn is_log_filter(text: &str) -> bool {
 /// Starts logging to standard error. `level` is a level or a filter such as `info,ingress=debug`. A second call changes
 /// nothing.
 pub fn start_logs(level: &str, format: LogFormat) {
-    let filter = EnvFilter::builder()
-        .parse_lossy(format!("{level},sqlx=warn,actix_server=warn,actix_http=off,hyper=warn,reqwest=warn"));
+    // What libraries say in detail may hold payloads; the NATS client's connector says the URL with its password.
+    let filter = EnvFilter::builder().parse_lossy(format!(
+        "{level},sqlx=warn,actix_server=warn,actix_http=off,hyper=warn,reqwest=warn,redis=warn,async_nats=warn,\
+         async_nats::connector=off"
+    ));
     let text = match format {
         LogFormat::Json => false,
         LogFormat::Text => true,

@@ -9,13 +9,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::connection::State;
 use async_nats::jetstream::consumer::pull::{self, Batch};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer as PullConsumer, DeliverPolicy};
 use async_nats::jetstream::context::{PublishAckFuture, PublishError as NatsPublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{self, ErrorCode};
+use async_nats::{HeaderMap, RequestErrorKind};
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{Clock as _, SystemClock, Timestamp};
@@ -119,13 +119,32 @@ impl JetStreamBus {
     }
 
     /// Sends a word to the subject of each token; the last of a group is answered, and the server reads them in order.
-    async fn settle(&self, tokens: &[AckToken], word: Bytes) -> Result<(), Unavailable> {
+    ///
+    /// A server that was started again does not know what it delivered before, and does not answer about it. If it
+    /// answers other questions, these tokens are void: their messages are gone or will be delivered again.
+    async fn settle(&self, consumer: &Consumer, tokens: &[AckToken], word: Bytes) -> Result<(), Unavailable> {
+        let mut is_answered = true;
         for group in tokens.chunks(SETTLED_AT_ONCE) {
             let Some((last, others)) = group.split_last() else { continue };
             for token in others {
                 self.client.publish(token.0.clone(), word.clone()).await.map_err(unavailable)?;
             }
-            self.client.request(last.0.clone(), word.clone()).await.map_err(unavailable)?;
+            if !is_answered {
+                self.client.publish(last.0.clone(), word.clone()).await.map_err(unavailable)?;
+                continue;
+            }
+            match self.client.request(last.0.clone(), word.clone()).await {
+                Ok(_) => {}
+                Err(error) if error.kind() == RequestErrorKind::TimedOut => {
+                    if let Err(error) = self.consumer(consumer).await?.info().await {
+                        self.forget(consumer).await;
+                        return Err(unavailable(error));
+                    }
+                    tracing::debug!(consumer = consumer.name, "the bus does not know a delivery of it any more");
+                    is_answered = false;
+                }
+                Err(error) => return Err(unavailable(error)),
+            }
         }
         Ok(())
     }
@@ -153,21 +172,21 @@ impl EventBus for JetStreamBus {
         pulled
     }
 
-    async fn ack(&self, _consumer: &Consumer, tokens: &[AckToken]) -> Result<(), Unavailable> {
-        self.settle(tokens, Bytes::from_static(b"+ACK")).await
+    async fn ack(&self, consumer: &Consumer, tokens: &[AckToken]) -> Result<(), Unavailable> {
+        self.settle(consumer, tokens, Bytes::from_static(b"+ACK")).await
     }
 
-    async fn retry_after(&self, _consumer: &Consumer, tokens: &[AckToken], delay: Duration) -> Result<(), Unavailable> {
+    async fn retry_after(&self, consumer: &Consumer, tokens: &[AckToken], delay: Duration) -> Result<(), Unavailable> {
         let word = if delay.is_zero() {
             Bytes::from_static(b"-NAK")
         } else {
             Bytes::from(format!("-NAK {{\"delay\":{}}}", delay.as_nanos()))
         };
-        self.settle(tokens, word).await
+        self.settle(consumer, tokens, word).await
     }
 
-    async fn extend(&self, _consumer: &Consumer, tokens: &[AckToken]) -> Result<(), Unavailable> {
-        self.settle(tokens, Bytes::from_static(b"+WPI")).await
+    async fn extend(&self, consumer: &Consumer, tokens: &[AckToken]) -> Result<(), Unavailable> {
+        self.settle(consumer, tokens, Bytes::from_static(b"+WPI")).await
     }
 
     async fn backlog(&self, consumer: &Consumer) -> Result<Backlog, Unavailable> {

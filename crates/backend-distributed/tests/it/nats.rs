@@ -205,6 +205,30 @@ async fn a_consumer_that_the_server_has_lost_is_made_again() {
 }
 
 #[tokio::test]
+async fn an_ack_of_what_the_server_does_not_know_any_more_ends() {
+    let mut server = Server::start();
+    let nats = ready(&server).await;
+    let bus = nats.bus();
+    let consumer = Consumer { name: "normalizer-live", stream: LIVE, ack_wait: Duration::from_secs(2) };
+    assert!(bus.publish(vec![envelope("a"), envelope("b")]).await.iter().all(Result::is_ok));
+    let held = bus.pull(&consumer, 10, Duration::from_secs(5)).await.unwrap();
+    server.kill();
+    server.start_again();
+    let tokens: Vec<_> = held.iter().map(|delivery| delivery.token.clone()).collect();
+    let acked = async { while bus.ack(&consumer, &tokens).await.is_err() {} };
+    tokio::time::timeout(Duration::from_secs(30), acked).await.unwrap();
+    assert!(bus.publish(vec![envelope("c")]).await[0].is_ok());
+    let came = async {
+        let mut came = Vec::new();
+        while !came.iter().any(|payload: &Bytes| &payload[..] == b"c") {
+            let pulled = bus.pull(&consumer, 10, Duration::from_secs(1)).await.unwrap();
+            came.extend(pulled.into_iter().map(|delivery| delivery.payload));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), came).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_pull_is_bounded_by_bytes() {
     let server = Server::start();
     let nats = ready(&server).await;

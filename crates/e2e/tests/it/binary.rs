@@ -1,4 +1,4 @@
-//! The `wharf` binary: found, brought up to date if need be, and started with nothing from the outside.
+//! The programs: found, brought up to date if need be, and started with nothing from the outside.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -6,10 +6,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+/// The programs and their packages. `wharf` is the one that `WHARF_BIN` names; the others are beside it.
+const PROGRAMS: [(&str, &str); 4] =
+    [("wharf", "wharf"), ("gateway", "wharf-gateway"), ("normalizer", "wharf-normalizer"), ("api", "wharf-api")];
+
 /// A command of `wharf` with an empty environment: what a developer has exported must not change a test.
 pub(crate) fn wharf(arguments: &[&str]) -> Command {
-    let mut command = Command::new(path());
-    command.env_clear().args(arguments);
+    let mut command = program("wharf");
+    command.args(arguments);
+    command
+}
+
+/// The same of any program.
+pub(crate) fn program(name: &str) -> Command {
+    let path = folder().join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    assert!(path.is_file(), "there is no {}", path.display());
+    let mut command = Command::new(path);
+    command.env_clear();
     command
 }
 
@@ -34,35 +47,36 @@ impl From<Output> for Finished {
     }
 }
 
-fn path() -> &'static Path {
-    static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| match std::env::var_os("WHARF_BIN") {
+/// Where the programs are.
+fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| match std::env::var_os("WHARF_BIN") {
         Some(given) => {
             let given = PathBuf::from(given);
             assert!(given.is_file(), "WHARF_BIN names no file: {}", given.display());
-            given
+            given.parent().unwrap().to_owned()
         }
         None => beside_the_tests(),
     })
 }
 
 /// The tests are in `<target>/<profile>/deps`. Building a workspace's tests builds its binaries too; building this
-/// package alone does not, and may leave an old one there.
+/// package alone does not, and may leave old ones there. All are built at once: whoever runs one target of tests mostly
+/// runs the others as well.
 fn beside_the_tests() -> PathBuf {
     let own = std::env::current_exe().unwrap();
     let profile = own.ancestors().nth(2).unwrap().to_owned();
-    let binary = profile.join(format!("wharf{}", std::env::consts::EXE_SUFFIX));
-    if is_fresh(&binary) {
-        return binary;
+    let binaries = PROGRAMS.map(|(name, _)| profile.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)));
+    let are_fresh = || binaries.iter().all(|binary| is_fresh(binary));
+    if !are_fresh() {
+        // Tests may run as processes side by side: one builds, the others wait and find it done.
+        let lock = File::create(profile.join(".e2e-build.lock")).unwrap();
+        lock.lock().unwrap();
+        if !are_fresh() {
+            build(&profile);
+        }
     }
-    // Tests may run as processes side by side: one builds, the others wait and find it done.
-    let lock = File::create(profile.join(".e2e-build.lock")).unwrap();
-    lock.lock().unwrap();
-    if !is_fresh(&binary) {
-        build(&profile);
-    }
-    assert!(binary.is_file(), "the build made no {}", binary.display());
-    binary
+    profile
 }
 
 /// Whether the binary is younger than all its sources, which Cargo lists beside it.
@@ -81,8 +95,9 @@ fn build(profile: &Path) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let name = profile.file_name().and_then(|name| name.to_str()).unwrap();
     let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "wharf", "--profile", if name == "debug" { "dev" } else { name }]);
+    command.args(["build", "--quiet", "--profile", if name == "debug" { "dev" } else { name }]);
+    command.args(PROGRAMS.iter().flat_map(|(_, package)| ["--package", package]));
     command.env("CARGO_TARGET_DIR", profile.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
     let status = command.status().unwrap();
-    assert!(status.success(), "wharf does not build");
+    assert!(status.success(), "the programs do not build");
 }

@@ -1,4 +1,4 @@
-//! `wharf simulate send` and `wharf demo`, as a person runs them.
+//! `wharf simulate send`, as a person runs it.
 
 use std::collections::BTreeSet;
 
@@ -92,30 +92,4 @@ fn a_single_webhook_is_sent_without_waiting() {
     assert_eq!(sent.code, Some(0), "{sent:?}");
     assert!(start.elapsed().as_secs_f64() < 3.0, "after {:?}", start.elapsed());
     assert_eq!(wharf.events_when(1).len(), 1);
-}
-
-#[test]
-fn the_demo_ends_well_and_leaves_nothing_behind() {
-    let temporary = tempfile::tempdir().unwrap();
-    let demo = run(&["demo", "--once"], &[("TMPDIR", temporary.path().to_str().unwrap())]);
-    assert_eq!(demo.code, Some(0), "{demo:?}");
-    for part in ["Every event came out exactly once.", "wharf.message.received", "wharf.message.status", "p99"] {
-        assert!(demo.stdout.contains(part), "{part}: {demo:?}");
-    }
-    assert!(!demo.stderr.contains("panicked"), "{demo:?}");
-    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "its folder is gone");
-}
-
-#[test]
-fn the_command_line_explains_itself() {
-    for arguments in [&["--help"][..], &["up", "--help"], &["simulate", "send", "--help"], &["tenants", "--help"]] {
-        let help = run(arguments, &[]);
-        assert_eq!(help.code, Some(0), "{help:?}");
-        assert!(help.stdout.contains("Usage: wharf"), "{help:?}");
-    }
-    let version = run(&["--version"], &[]);
-    assert!(version.stdout.starts_with("wharf "), "{version:?}");
-    assert_eq!(run(&["sail"], &[]).code, Some(2));
-    let with_secret = run(&["simulate", "send", "--help"], &[("WHATSAPP_APP_SECRET", SECRET)]);
-    assert!(!with_secret.stdout.contains(SECRET), "help does not show what is set");
 }

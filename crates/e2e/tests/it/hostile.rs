@@ -4,9 +4,13 @@
 //! rows say and nothing else, what was signed and cannot be handed out must have been kept, and the process must not
 //! have answered 5xx or panicked once.
 
+#[path = "hostile/bodies.rs"]
 mod bodies;
+#[path = "hostile/oddities.rs"]
 mod oddities;
+#[path = "hostile/protocol.rs"]
 mod protocol;
+#[path = "hostile/signatures.rs"]
 mod signatures;
 
 use std::ops::Range;

@@ -9,9 +9,11 @@ mod sender;
 mod wait;
 mod wharf;
 
+mod command_line;
 mod commands;
 mod configuration;
 mod crash;
+mod folder;
 mod handshake;
 mod health;
 mod hostile;

@@ -42,7 +42,7 @@ fn a_request_that_has_begun_is_answered_before_the_process_ends() {
         })
         .collect();
     wharf.terminate();
-    wait::until("the stop has begun", || wharf.log().contains("stopping").then_some(()));
+    wait::until("the stop has begun", || wharf.is_stopping().then_some(()));
     for (mut connection, body) in begun {
         connection.send(&body[10..]);
         let answer = connection.answer().expect("an answer to what has begun");

@@ -53,11 +53,8 @@ tenant = "umbrella"
 /// `wharf tenants import` against a running process.
 pub(crate) fn import(wharf: &Wharf, file: &Path) -> Finished {
     let url = format!("http://{}", wharf.api());
-    let data = wharf.setup().data();
-    binary::run(
-        &["tenants", "import", "--api-url", &url, "--data-dir", data.to_str().unwrap(), file.to_str().unwrap()],
-        &[],
-    )
+    let [flag, value] = wharf.credentials();
+    binary::run(&["tenants", "import", "--api-url", &url, &flag, &value, file.to_str().unwrap()], &[])
 }
 
 fn with_two_tenants() -> Wharf {

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The longest that anything may take. Far more than it does: a bound is for what is broken.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest that anything may take. Far more than it does: a bound is for what is broken. What a killed process had
+/// taken from the bus is delivered again after 30 s.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Asks until there is an answer; panics with `what` if there is none in time.
 pub(crate) fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {

@@ -3,19 +3,31 @@
 //! A [`Setup`] is what survives a stop or a crash: the folder, the environment and, from the first start on, the
 //! addresses. A [`Wharf`] is a running process; it ends with its value.
 
-use std::io::{BufRead as _, BufReader};
+#[path = "wharf/client.rs"]
+mod client;
+#[path = "wharf/process.rs"]
+mod process;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use crate::feed::{Event, Page};
-use crate::http::{self, Answer};
+pub(crate) use self::client::{Metrics, tree};
+use self::process::{Log, Process};
 use crate::meta::{SECRET, VERIFY_TOKEN};
-use crate::{binary, meta, wait};
+use crate::{binary, http};
+
+/// Whether the jobs are processes of their own, on servers.
+pub(crate) const DISTRIBUTED: bool = false;
+
+/// What `wharf up` depends on by name, and whether it must have it.
+const CHECKS: &[Check] = &[("bus", true), ("database", false), ("directory", true), ("secrets", true)];
+
+/// A line of readiness: its name, and whether it is required.
+pub(crate) type Check = (&'static str, bool);
 
 /// What a process is started with. Copies share the folder.
 #[derive(Clone, Debug)]
@@ -26,16 +38,6 @@ pub(crate) struct Setup {
     api: SocketAddr,
     admin: SocketAddr,
     log: Log,
-}
-
-/// Standard error of all processes of a setup, in order.
-#[derive(Clone, Debug, Default)]
-struct Log(Arc<Mutex<String>>);
-
-impl Log {
-    fn text(&self) -> String {
-        self.0.lock().unwrap().clone()
-    }
 }
 
 impl Setup {
@@ -81,26 +83,22 @@ impl Setup {
         path
     }
 
+    /// The public listener is to be here.
+    pub(crate) fn listen(self, public: SocketAddr) -> Self {
+        Self { public, ..self }
+    }
+
     /// Starts it; returns when it takes webhooks.
     pub(crate) fn start(self) -> Wharf {
-        let before = self.log.text().len();
-        let mut child = self.command().spawn().unwrap();
-        let reader = follow(&mut child, self.log.clone());
-        let addresses = wait::until("`wharf up` says where it is", || {
-            let log = self.log.text();
-            let found = addresses(&log[before..]);
-            let ended = child.try_wait().unwrap().is_some();
-            assert!(found.is_some() || !ended, "`wharf up` ended early:\n{log}");
-            found
-        });
-        let [public, api, admin] = addresses;
+        let mut process = Process::spawn(self.command(), &self.log);
+        let [public, api, admin] = process.addresses(["webhooks", "API", "metrics"]);
         let configured = self.environment.iter().find(|(name, _)| name == "WHARF_ADMIN_TOKEN");
         let token = match configured {
             Some((_, token)) => token.clone(),
             None => std::fs::read_to_string(self.data().join("admin.token")).unwrap().trim().to_owned(),
         };
         let setup = Self { public, api, admin, ..self };
-        Wharf { setup, child, reader: Some(reader), token }
+        Wharf { setup, process, token }
     }
 
     /// Starts it although it cannot run; returns its exit code and what it said.
@@ -115,40 +113,15 @@ impl Setup {
             command.arg(flag).arg(address.to_string());
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     }
-}
-
-fn follow(child: &mut Child, log: Log) -> JoinHandle<()> {
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    std::thread::spawn(move || {
-        let mut line = Vec::new();
-        while stderr.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-            log.0.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
-            line.clear();
-        }
-    })
-}
-
-/// The three addresses of the banner.
-fn addresses(log: &str) -> Option<[SocketAddr; 3]> {
-    let find = |label: &str| {
-        let rest = log.lines().find_map(|line| line.trim_start().strip_prefix(label))?;
-        let rest = rest.trim_start().strip_prefix("http://")?;
-        rest.split(['/', ' ']).next()?.parse().ok()
-    };
-    let found = [find("webhooks ")?, find("API ")?, find("metrics ")?];
-    // The banner is complete when its last line is there.
-    log.contains("  keys  ").then_some(found)
 }
 
 /// A running process.
 #[derive(Debug)]
 pub(crate) struct Wharf {
     setup: Setup,
-    child: Child,
-    reader: Option<JoinHandle<()>>,
+    process: Process,
     /// The admin token.
     pub(crate) token: String,
 }
@@ -166,8 +139,18 @@ impl Wharf {
         self.setup.admin
     }
 
+    /// Every listener, and what its process depends on.
+    pub(crate) fn listeners(&self) -> Vec<(SocketAddr, &'static [Check])> {
+        [self.public(), self.api(), self.admin()].map(|address| (address, CHECKS)).to_vec()
+    }
+
     pub(crate) fn setup(&self) -> &Setup {
         &self.setup
+    }
+
+    /// How the command line finds the token: it is on the same machine.
+    pub(crate) fn credentials(&self) -> [String; 2] {
+        ["--data-dir".to_owned(), self.setup.data().display().to_string()]
     }
 
     /// Standard error so far, of this process and of earlier ones of the setup.
@@ -176,27 +159,33 @@ impl Wharf {
     }
 
     pub(crate) fn is_alive(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
+        !self.process.has_ended()
     }
+
+    /// Whether a stop has begun.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.log().contains("stopping")
+    }
+
+    /// Waits until what was taken before is no longer ahead of what is taken now. Here it never is: one worker, in order.
+    #[expect(clippy::unused_self, reason = "the other harness looks at its servers")]
+    fn settle(&self) {}
 
     /// kill -9. What is returned starts again on the same folder and addresses.
     pub(crate) fn kill(mut self) -> Setup {
-        self.child.kill().unwrap();
-        self.wait();
+        self.process.kill();
         self.setup.clone()
     }
 
     /// Asks it to stop, and goes on.
     pub(crate) fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        self.process.terminate();
     }
 
     /// Waits for its end; the exit code is none if a signal ended it.
     pub(crate) fn wait_for_end(mut self) -> (Setup, Option<i32>) {
-        let status = wait::until("the process ends", || self.child.try_wait().unwrap());
-        self.wait();
-        (self.setup.clone(), status.code())
+        let code = self.process.wait_for_end();
+        (self.setup.clone(), code)
     }
 
     /// Stops it as an operator does.
@@ -212,83 +201,6 @@ impl Wharf {
         self.stop().log.text()
     }
 
-    fn wait(&mut self) {
-        let _ = self.child.wait();
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
-    }
-
-    /// A GET on the API listener with the token.
-    pub(crate) fn ask(&self, target: &str) -> Answer {
-        http::get(self.api(), target, &format!("Authorization: Bearer {}\r\n", self.token))
-    }
-
-    /// The same, when it must be answered well.
-    pub(crate) fn ask_json(&self, target: &str) -> serde_json::Value {
-        let answer = self.ask(target);
-        assert_eq!(answer.status, 200, "{target}: {answer:?}");
-        answer.json()
-    }
-
-    /// A page of the feed.
-    pub(crate) fn page(&self, query: &str) -> Page {
-        let answer = self.ask(&format!("/v1/events?{query}"));
-        assert_eq!(answer.status, 200, "{query}: {answer:?}");
-        serde_json::from_slice(&answer.body).unwrap()
-    }
-
-    /// The whole feed.
-    pub(crate) fn events(&self) -> Vec<Event> {
-        self.events_after("0").0
-    }
-
-    /// The rest of the feed, and the cursor behind it.
-    fn events_after(&self, cursor: &str) -> (Vec<Event>, String) {
-        let (mut events, mut cursor) = (Vec::new(), cursor.to_owned());
-        loop {
-            let page = self.page(&format!("limit=1000&after={cursor}"));
-            cursor = page.next;
-            if page.events.is_empty() {
-                return (events, cursor);
-            }
-            events.extend(page.events);
-        }
-    }
-
-    /// The feed, once it has as many events.
-    pub(crate) fn events_when(&self, count: usize) -> Vec<Event> {
-        let (mut events, mut cursor) = (Vec::new(), "0".to_owned());
-        wait::until(&format!("{count} events in the feed"), || {
-            let (more, next) = self.events_after(&cursor);
-            events.extend(more);
-            cursor = next;
-            (events.len() >= count).then_some(())
-        });
-        events
-    }
-
-    /// Waits until a message has come out. It is normalised in the order of arrival, so all that was answered before
-    /// it was sent has been dealt with.
-    pub(crate) fn wait_for_message(&self, id: &str) {
-        let mut cursor = "0".to_owned();
-        wait::until(&format!("the message {id}"), || {
-            let (events, next) = self.events_after(&cursor);
-            cursor = next;
-            events.iter().any(|event| event.data.message_id.as_deref() == Some(id)).then_some(())
-        });
-    }
-
-    /// The feed, once all has been dealt with that was answered so far.
-    pub(crate) fn settled_events(&self) -> Vec<Event> {
-        let marker = "wamid.MARKER";
-        meta::accepted(self.public(), &meta::messages(&[meta::text(marker, "all before this")]));
-        self.wait_for_message(marker);
-        let mut events = self.events();
-        events.retain(|event| event.data.message_id.as_deref() != Some(marker));
-        events
-    }
-
     pub(crate) fn metrics(&self) -> Metrics {
         let answer = http::get(self.admin(), "/metrics", "");
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -298,48 +210,10 @@ impl Wharf {
 
 impl Drop for Wharf {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        self.wait();
+        self.process.kill();
         if !std::thread::panicking() {
             let log = self.log();
             assert!(!log.contains("panicked at"), "a panic:\n{log}");
         }
     }
-}
-
-/// Prometheus' text.
-#[derive(Clone, Debug)]
-pub(crate) struct Metrics(pub(crate) String);
-
-impl Metrics {
-    /// The sum over all series of a metric that have these labels, each written as `name="value"`.
-    pub(crate) fn sum(&self, name: &str, labels: &[&str]) -> f64 {
-        let series = self.0.lines().filter_map(|line| {
-            let rest = line.strip_prefix(name)?;
-            let of_this_metric = rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label));
-            of_this_metric.then(|| rest.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
-        });
-        series.sum()
-    }
-
-    /// The same for what is counted in whole numbers.
-    pub(crate) fn count(&self, name: &str, labels: &[&str]) -> u64 {
-        let sum = self.sum(name, labels);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are small and positive")]
-        let count = sum as u64;
-        count
-    }
-}
-
-/// All files and folders below a folder, itself included.
-pub(crate) fn tree(folder: &Path) -> Vec<PathBuf> {
-    let mut found = vec![folder.to_owned()];
-    let mut at = 0;
-    while let Some(path) = found.get(at).cloned() {
-        if path.is_dir() {
-            found.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        }
-        at += 1;
-    }
-    found
 }
