@@ -160,6 +160,7 @@ pub(crate) struct Ingress {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Normalizer {
     batch: usize,
+    pub(crate) ack_wait_seconds: u64,
 }
 
 /// The one app of single-tenant operation.
@@ -278,7 +279,14 @@ impl Config {
 
     /// The normalizer's part.
     pub(crate) fn normalizer(&self) -> normalizer::Config {
-        normalizer::Config { batch: self.normalizer.batch, ..normalizer::Config::default() }
+        let held = Duration::from_secs(self.normalizer.ack_wait_seconds);
+        normalizer::Config {
+            batch: self.normalizer.batch,
+            ack_wait: held,
+            publish_lease: held,
+            sequencer_ttl: held / 3,
+            ..normalizer::Config::default()
+        }
     }
 
     /// How to reach NATS. In development a server without a monitoring endpoint is taken as it is.

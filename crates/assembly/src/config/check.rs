@@ -69,6 +69,9 @@ fn numbers(config: &Config, found: &mut Found<'_>) {
     if !(1..=4096).contains(&config.normalizer.batch) {
         found.add("normalizer.batch", "must be between 1 and 4096");
     }
+    if !(2..=600).contains(&config.normalizer.ack_wait_seconds) {
+        found.add("normalizer.ack_wait_seconds", "must be between 2 and 600");
+    }
     if !matches!(config.nats.replicas, 1 | 3 | 5) {
         found.add("nats.replicas", "must be 1, 3 or 5");
     }

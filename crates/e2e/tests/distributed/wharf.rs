@@ -214,6 +214,8 @@ impl Setup {
         command.arg("--data-dir").arg(self.data()).arg("--admin-listen").arg(admin.to_string());
         command.args(listen.iter().flat_map(|listen| ["--listen".to_owned(), listen.to_string()]));
         command.envs(servers.environment(job.servers())).env("WHARF__KEYS__FILE", self.keys());
+        // What a killed normalizer held comes again soon.
+        command.env("WHARF__NORMALIZER__ACK_WAIT_SECONDS", "3");
         if job.reads("WHARF_ADMIN_TOKEN") {
             command.env("WHARF_ADMIN_TOKEN", TOKEN);
         }
