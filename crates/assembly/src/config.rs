@@ -284,7 +284,7 @@ impl Config {
             batch: self.normalizer.batch,
             ack_wait: held,
             publish_lease: held,
-            sequencer_ttl: held / 3,
+            sequencer_ttl: (held / 10).max(Duration::from_secs(1)),
             ..normalizer::Config::default()
         }
     }

@@ -24,6 +24,12 @@ const KNOWN: [&str; 10] = [
 const LIMITS: [(&str, &str); 3] =
     [("statement_timeout", "10s"), ("lock_timeout", "5s"), ("idle_in_transaction_session_timeout", "30s")];
 
+/// Everything here looks rows up by key or reads an index in order. While PostgreSQL has not analysed a table (a fresh
+/// database, a new week's partition, the time after a crash) it takes it for small and reads the whole of it instead,
+/// which costs more the more there is. Plans are kept, so one that was made early stays.
+const PLANS: [(&str, &str); 4] =
+    [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off"), ("jit", "off")];
+
 /// Reads `postgres://…`, with `?schema=` (as Prisma spells it) for a schema other than `public`.
 pub(super) fn parse(url: &str) -> Result<PgConnectOptions, OpenError> {
     let (address, query) = url.split_once('?').unwrap_or((url, ""));
@@ -46,7 +52,7 @@ pub(super) fn parse(url: &str) -> Result<PgConnectOptions, OpenError> {
     }
     let url = if kept.is_empty() { address.to_owned() } else { format!("{address}?{}", kept.join("&")) };
     let options = PgConnectOptions::from_str(&url).map_err(|_| unsuitable("cannot be read"))?;
-    let options = options.application_name("wharf").options(LIMITS);
+    let options = options.application_name("wharf").options(LIMITS).options(PLANS);
     Ok(match schema {
         Some(schema) => options.options([("search_path", format!("\"{schema}\""))]),
         None => options,
@@ -76,7 +82,9 @@ mod tests {
         assert_eq!((options.get_host(), options.get_port()), ("db.example", 5433));
         assert_eq!((options.get_username(), options.get_database()), ("me", Some("wharf")));
         assert!(options.get_options().unwrap().contains(r#"search_path="my-own""#), "{:?}", options.get_options());
-        assert!(parse("postgres://localhost/wharf").unwrap().get_options().unwrap().contains("statement_timeout"));
+        let options = parse("postgres://localhost/wharf").unwrap();
+        let options = options.get_options().unwrap();
+        assert!(options.contains("statement_timeout") && options.contains("enable_seqscan"), "{options}");
     }
 
     #[test]
