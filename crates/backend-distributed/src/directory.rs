@@ -40,6 +40,8 @@ impl PublishedDirectory {
             head.revision > missing.head || (head.revision == missing.head && head.entries != missing.count)
         }) {
             tracing::warn!("the directory on the bus is not that of this database (restored?): it is published anew");
+            // A revision that no reader has seen, or they would not look.
+            self.database.advance(published.map_or(0, |head| head.revision)).await?;
             self.stream.clear().await?;
             missing = self.database.entries_since(0).await?;
         } else if published.is_some_and(|head| head.revision == missing.head) {

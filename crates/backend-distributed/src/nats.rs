@@ -6,7 +6,8 @@ mod stream_directory;
 pub mod streams;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -18,6 +19,7 @@ use percent_encoding::percent_decode_str;
 use ports::Unavailable;
 use ports::event_bus::Stream;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::Notify;
 
 use crate::OpenError;
 pub use event_bus::JetStreamBus;
@@ -36,6 +38,9 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_IN_FLIGHT: usize = 20_000;
 /// A connection that does not answer two of these is broken.
 const PING_EVERY: Duration = Duration::from_secs(2);
+/// Between two looks at a server that is as it must be, and at one that is not.
+const VERIFY_EVERY: Duration = Duration::from_secs(30);
+const VERIFY_AGAIN: Duration = Duration::from_secs(1);
 
 /// How to reach NATS.
 #[derive(Clone, Debug)]
@@ -59,6 +64,32 @@ pub struct Nats {
     config: NatsConfig,
     client: async_nats::Client,
     jetstream: jetstream::Context,
+    trust: Arc<Trust>,
+}
+
+/// Whether the server at the other end is known to be as it must be. After each new connection that is open again: it
+/// may have been started with another configuration, or be another one.
+#[derive(Debug)]
+struct Trust {
+    is_verified: AtomicBool,
+    reconnected: Notify,
+    /// Verifies again and again, once a first verification has succeeded; ends with the last copy of [`Nats`].
+    keeper: OnceLock<AbortOnDrop>,
+}
+
+#[derive(Debug)]
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Trust {
+    fn holds(&self) -> bool {
+        self.keeper.get().is_none() || self.is_verified.load(Ordering::Acquire)
+    }
 }
 
 impl Nats {
@@ -72,6 +103,12 @@ impl Nats {
             Some((user, password)) => ConnectOptions::with_user_and_password(user, password),
             None => ConnectOptions::new(),
         };
+        let trust = Arc::new(Trust {
+            is_verified: AtomicBool::new(false),
+            reconnected: Notify::new(),
+            keeper: OnceLock::new(),
+        });
+        let noticing = Arc::downgrade(&trust);
         let client = options
             .name(format!("wharf-{}", config.client))
             // An inbox prefix of its own, so that a server can keep the answers to one user from another.
@@ -82,7 +119,13 @@ impl Nats {
             .reconnect_delay_callback(|attempt| {
                 Duration::from_millis(50 << attempt.min(4)).min(Duration::from_millis(500))
             })
-            .event_callback(|event| async move { log(&event) })
+            .event_callback(move |event| {
+                if let (Event::Connected, Some(trust)) = (&event, noticing.upgrade()) {
+                    trust.is_verified.store(false, Ordering::Release);
+                    trust.reconnected.notify_one();
+                }
+                async move { log(&event) }
+            })
             .connect(&addresses[..])
             .await
             .map_err(refusal)?;
@@ -92,7 +135,7 @@ impl Nats {
             .max_ack_inflight(MAX_IN_FLIGHT)
             .backpressure_on_inflight(false)
             .build(client.clone());
-        Ok(Self { config, client, jetstream })
+        Ok(Self { config, client, jetstream, trust })
     }
 
     /// Makes the streams, or brings them up to date. Returns what was done, a line each.
@@ -102,7 +145,22 @@ impl Nats {
     }
 
     /// Checks the server's version and limits, that it syncs, and that the streams are as they must be.
+    ///
+    /// After a first success this is done again after each new connection, and from time to time: while a server is not
+    /// known to be as it must be, the bus counts as not connected.
+    #[expect(clippy::disallowed_methods, reason = "nothing waits for it: it ends with the connection that it looks at")]
     pub async fn verify(&self) -> Result<(), OpenError> {
+        self.verify_now().await?;
+        self.trust.is_verified.store(true, Ordering::Release);
+        self.trust.keeper.get_or_init(|| {
+            let (client, jetstream, config) = (self.client.clone(), self.jetstream.clone(), self.config.clone());
+            let trust = Arc::downgrade(&self.trust);
+            AbortOnDrop(tokio::spawn(keep_verified(client, jetstream, config, trust)))
+        });
+        Ok(())
+    }
+
+    async fn verify_now(&self) -> Result<(), OpenError> {
         self.verify_server().await?;
         streams::verify(&self.jetstream).await
     }
@@ -151,7 +209,7 @@ impl Nats {
 
     /// The event bus.
     pub fn bus(&self) -> Arc<JetStreamBus> {
-        Arc::new(JetStreamBus::new(self.client.clone(), self.jetstream.clone()))
+        Arc::new(JetStreamBus::new(self.client.clone(), self.jetstream.clone(), self.trust.clone()))
     }
 
     /// The directory, read from the stream. Writing to it fails: see [`crate::directory::PublishedDirectory`].
@@ -164,9 +222,9 @@ impl Nats {
         self.jetstream.clone()
     }
 
-    /// Whether the connection is there.
+    /// Whether the connection is there, to a server that is as it must be.
     pub fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
+        self.client.connection_state() == State::Connected && self.trust.holds()
     }
 
     /// The server's clock, as its monitoring endpoint tells it. `None` without a monitoring endpoint.
@@ -184,6 +242,42 @@ impl Nats {
 impl fmt::Debug for Nats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Nats").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// See [`Nats::verify`].
+async fn keep_verified(
+    client: async_nats::Client,
+    jetstream: jetstream::Context,
+    config: NatsConfig,
+    trust: Weak<Trust>,
+) {
+    let mut next = VERIFY_EVERY;
+    loop {
+        let Some(holding) = trust.upgrade() else { return };
+        let _ = tokio::time::timeout(next, holding.reconnected.notified()).await;
+        let nats =
+            Nats { config: config.clone(), client: client.clone(), jetstream: jetstream.clone(), trust: holding };
+        let was_verified = nats.trust.is_verified.load(Ordering::Acquire);
+        match nats.verify_now().await {
+            Ok(()) => {
+                nats.trust.is_verified.store(true, Ordering::Release);
+                if !was_verified {
+                    tracing::info!("the NATS server is as it must be");
+                }
+                next = VERIFY_EVERY;
+            }
+            Err(error @ OpenError::Unsuitable(_)) => {
+                nats.trust.is_verified.store(false, Ordering::Release);
+                tracing::error!(%error, "the NATS server is not as it must be; nothing is acknowledged meanwhile");
+                next = VERIFY_AGAIN;
+            }
+            // It does not answer now. What was known stays known until the connection breaks.
+            Err(OpenError::Unavailable(error)) => {
+                tracing::debug!(%error, "the NATS server could not be verified");
+                next = VERIFY_AGAIN;
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -25,7 +26,7 @@ use ports::Unavailable;
 use ports::event_bus::{AckToken, Backlog, Consumer, Delivery, EventBus, Outgoing, PublishError, Published, Stream};
 use tokio::sync::Mutex;
 
-use crate::nats::{streams, unavailable};
+use crate::nats::{Trust, streams, unavailable};
 
 /// Bytes of one pull, and at most one message more.
 const PULL_BYTES: usize = 16 << 20;
@@ -47,12 +48,13 @@ const PROBE_SUBJECT: &str = "inbound.probe";
 pub struct JetStreamBus {
     client: async_nats::Client,
     jetstream: jetstream::Context,
+    trust: Arc<Trust>,
     consumers: Mutex<HashMap<&'static str, PullConsumer<pull::Config>>>,
 }
 
 impl JetStreamBus {
-    pub(super) fn new(client: async_nats::Client, jetstream: jetstream::Context) -> Self {
-        Self { client, jetstream, consumers: Mutex::default() }
+    pub(super) fn new(client: async_nats::Client, jetstream: jetstream::Context, trust: Arc<Trust>) -> Self {
+        Self { client, jetstream, trust, consumers: Mutex::default() }
     }
 
     /// The consumer, made on its first use.
@@ -234,7 +236,7 @@ impl EventBus for JetStreamBus {
     }
 
     fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
+        self.client.connection_state() == State::Connected && self.trust.holds()
     }
 }
 

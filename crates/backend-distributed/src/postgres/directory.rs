@@ -80,6 +80,14 @@ impl PostgresDirectory {
         Ok(changes)
     }
 
+    /// Moves the revision beyond the given one and its own, without a write.
+    pub(crate) async fn advance(&self, beyond: u64) -> Result<(), Unavailable> {
+        let mut connection = self.database.acquire().await?;
+        let query = sqlx::query("UPDATE directory_head SET revision = greatest(revision, $1) + 1").bind(signed(beyond));
+        let advanced = bounded(query.execute(&mut *connection)).await;
+        settle(connection, advanced).map(|_| ())
+    }
+
     /// Waits (some seconds at most) until nobody else publishes, and keeps others from it.
     pub(crate) async fn publishing_lock(&self) -> Result<PublishingLock, Unavailable> {
         let lock = async {

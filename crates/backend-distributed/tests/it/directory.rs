@@ -132,8 +132,11 @@ async fn a_database_that_was_restored_replaces_what_the_bus_has() {
     write(&harness.directory, true).await;
     write(&harness.directory, false).await;
     let restored = postgres::server();
+    let seen = harness.directory.snapshot().await.unwrap().revision;
     let after = connect(&harness.nats_server, &restored).await;
-    assert_eq!(after.snapshot().await.unwrap(), Directory::default());
+    let snapshot = after.snapshot().await.unwrap();
+    assert!(snapshot.entries.is_empty());
+    assert_eq!(harness.directory.changed(seen).await.unwrap(), snapshot.revision, "running readers notice");
 }
 
 #[tokio::test(flavor = "multi_thread")]

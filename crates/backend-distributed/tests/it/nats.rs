@@ -161,6 +161,38 @@ async fn a_dead_server_is_noticed_at_once_and_everything_goes_on_by_itself() {
 }
 
 #[tokio::test]
+async fn a_server_that_comes_back_without_syncing_is_not_trusted_until_it_syncs_again() {
+    install_tls();
+    let mut server = Server::start_with(
+        "listen: 127.0.0.1:{port}\nhttp: 127.0.0.1:{monitor_port}\nmax_payload: 8MB\n\
+         jetstream { store_dir: \"{folder}/js\", sync_interval: always }\n",
+    );
+    let nats = ready(&server).await;
+    nats.verify().await.unwrap();
+    let bus = nats.bus();
+    assert!(bus.is_connected());
+    let conf = server.folder().join("nats.conf");
+    let text = std::fs::read_to_string(&conf).unwrap();
+    for (text, trusted) in [(text.replace(", sync_interval: always", ""), false), (text.clone(), true)] {
+        server.kill();
+        std::fs::write(&conf, text).unwrap();
+        server.start_again();
+        let answered = async { while bus.publish(vec![envelope("x")]).await[0].is_err() {} };
+        tokio::time::timeout(Duration::from_secs(20), answered).await.unwrap();
+        if trusted {
+            let trusts = async {
+                while !bus.is_connected() {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), trusts).await.unwrap();
+        } else {
+            assert!(!bus.is_connected());
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_frozen_server_is_an_error_in_bounded_time() {
     let server = Server::start();
     let nats = ready(&server).await;
