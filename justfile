@@ -49,6 +49,10 @@ dev *args:
 dev-down:
     scripts/dev down
 
+# Gateway, normalizer and api on NATS, Redis and PostgreSQL (--quick, --only gateway,redis, --memory)
+bench-distributed *args:
+    scripts/bench-distributed "$@"
+
 # `wharf up` from the working tree, in development mode with readable logs
 up *args:
     WHARF_MODE=development LOG_FORMAT=text LOG_LEVEL=info,wharf=debug,ingress=debug,normalizer=debug \
