@@ -6,7 +6,7 @@ mod stream_directory;
 pub mod streams;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -71,7 +71,9 @@ pub struct Nats {
 /// may have been started with another configuration, or be another one.
 #[derive(Debug)]
 struct Trust {
-    is_verified: AtomicBool,
+    /// The connection, by its number as the library counts them from 1, that was verified last; 0 for none. The library
+    /// counts a new connection before it tells of it, so there is no moment at which an unverified one is taken for good.
+    verified: AtomicU64,
     reconnected: Notify,
     /// Verifies again and again, once a first verification has succeeded; ends with the last copy of [`Nats`].
     keeper: OnceLock<AbortOnDrop>,
@@ -87,9 +89,18 @@ impl Drop for AbortOnDrop {
 }
 
 impl Trust {
-    fn holds(&self) -> bool {
-        self.keeper.get().is_none() || self.is_verified.load(Ordering::Acquire)
+    /// Whether this client's connection is there, to a server that is as it must be.
+    fn holds(&self, client: &async_nats::Client) -> bool {
+        client.connection_state() == State::Connected && (self.keeper.get().is_none() || self.is_verified(client))
     }
+
+    fn is_verified(&self, client: &async_nats::Client) -> bool {
+        self.verified.load(Ordering::Acquire) == connection_number(client)
+    }
+}
+
+fn connection_number(client: &async_nats::Client) -> u64 {
+    client.statistics().connects.load(Ordering::Acquire)
 }
 
 impl Nats {
@@ -104,7 +115,7 @@ impl Nats {
             None => ConnectOptions::new(),
         };
         let trust = Arc::new(Trust {
-            is_verified: AtomicBool::new(false),
+            verified: AtomicU64::new(0),
             reconnected: Notify::new(),
             keeper: OnceLock::new(),
         });
@@ -121,7 +132,6 @@ impl Nats {
             })
             .event_callback(move |event| {
                 if let (Event::Connected, Some(trust)) = (&event, noticing.upgrade()) {
-                    trust.is_verified.store(false, Ordering::Release);
                     trust.reconnected.notify_one();
                 }
                 async move { log(&event) }
@@ -151,7 +161,6 @@ impl Nats {
     #[expect(clippy::disallowed_methods, reason = "nothing waits for it: it ends with the connection that it looks at")]
     pub async fn verify(&self) -> Result<(), OpenError> {
         self.verify_now().await?;
-        self.trust.is_verified.store(true, Ordering::Release);
         self.trust.keeper.get_or_init(|| {
             let (client, jetstream, config) = (self.client.clone(), self.jetstream.clone(), self.config.clone());
             let trust = Arc::downgrade(&self.trust);
@@ -161,8 +170,11 @@ impl Nats {
     }
 
     async fn verify_now(&self) -> Result<(), OpenError> {
+        let connection = connection_number(&self.client);
         self.verify_server().await?;
-        streams::verify(&self.jetstream).await
+        streams::verify(&self.jetstream).await?;
+        self.trust.verified.store(connection, Ordering::Release);
+        Ok(())
     }
 
     async fn verify_server(&self) -> Result<(), OpenError> {
@@ -224,7 +236,7 @@ impl Nats {
 
     /// Whether the connection is there, to a server that is as it must be.
     pub fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected && self.trust.holds()
+        self.trust.holds(&self.client)
     }
 
     /// The server's clock, as its monitoring endpoint tells it. `None` without a monitoring endpoint.
@@ -258,17 +270,16 @@ async fn keep_verified(
         let _ = tokio::time::timeout(next, holding.reconnected.notified()).await;
         let nats =
             Nats { config: config.clone(), client: client.clone(), jetstream: jetstream.clone(), trust: holding };
-        let was_verified = nats.trust.is_verified.load(Ordering::Acquire);
+        let was_verified = nats.trust.is_verified(&nats.client);
         match nats.verify_now().await {
             Ok(()) => {
-                nats.trust.is_verified.store(true, Ordering::Release);
                 if !was_verified {
                     tracing::info!("the NATS server is as it must be");
                 }
                 next = VERIFY_EVERY;
             }
             Err(error @ OpenError::Unsuitable(_)) => {
-                nats.trust.is_verified.store(false, Ordering::Release);
+                nats.trust.verified.store(0, Ordering::Release);
                 tracing::error!(%error, "the NATS server is not as it must be; nothing is acknowledged meanwhile");
                 next = VERIFY_AGAIN;
             }

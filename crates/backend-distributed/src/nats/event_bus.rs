@@ -10,7 +10,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::connection::State;
 use async_nats::jetstream::consumer::pull::{self, Batch};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer as PullConsumer, DeliverPolicy};
 use async_nats::jetstream::context::{PublishAckFuture, PublishError as NatsPublishError, PublishErrorKind};
@@ -236,7 +235,7 @@ impl EventBus for JetStreamBus {
     }
 
     fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected && self.trust.holds()
+        self.trust.holds(&self.client)
     }
 }
 
