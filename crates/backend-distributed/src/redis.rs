@@ -1,18 +1,22 @@
 //! Redis: what the gateways remember together.
 //!
-//! One script decides about all updates of a request: one round trip. The keys:
+//! What requests ask while an answer is under way is asked together with the next: the busier the gateway, the less each
+//! of them costs. A script decides about messages, which count against their senders; the rest is only looked up. The
+//! keys:
 //!
 //! - `wa_dedup:<tenant>:<event key>` holds `s` and the fingerprint of bytes that are stored (24 h), or `c` and the
 //!   fingerprint of bytes that were counted against their sender and not stored yet (one window).
 //! - `wa_rate:<tenant>:<sender>` counts a sender's messages; it expires with the window.
 //!
 //! Every part of a key is a keyed hash. Redis only saves work: while it does not answer in time, admission in the
-//! process decides, and after a pause one request tries again. A flushed Redis costs duplicates that the database folds.
+//! process decides, and after a pause one request tries again. What the one remembers the other does not know, and a
+//! flushed Redis knows nothing: that costs duplicates, which the database folds.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
+use std::vec;
 
 use async_trait::async_trait;
 use common::{EventKey, TenantId};
@@ -22,22 +26,30 @@ use deadpool_redis::{Config, Pool, PoolConfig, Runtime, Timeouts};
 use ports::Unavailable;
 use ports::admission::{Admission, Candidate, Remembered, SenderLimit, Verdict};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::OpenError;
 
 /// An answer later than this is not worth waiting for: admission only saves work.
 const BUDGET: Duration = Duration::from_millis(15);
-/// How long Redis is left alone after it did not answer.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long Redis is left alone after it did not answer in time; doubled each time it does not again.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// Answers missed one after the other from which on Redis counts as down. A busy machine misses one now and then.
+const MISSES: u32 = 5;
 /// The same for what no webhook waits for.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Updates asked about at once: Redis does nothing else meanwhile.
+const ASKED_AT_ONCE: usize = 500;
 /// How long a key is remembered.
 const REMEMBER: Duration = Duration::from_hours(24);
 
-/// Arguments: maximum, window in ms, then for each candidate its fingerprint. Keys: for each candidate its dedup key and
-/// its sender's, empty if it has none. Answers one digit a candidate: 0 new, 1 known, 2 over the limit.
+/// For candidates with a sender. Arguments: maximum, window in ms, then for each candidate its fingerprint. Keys: for
+/// each candidate its dedup key, empty if it has none, and its sender's. Answers one digit a candidate: 0 new, 1 known, 2
+/// over the limit.
 const ADMIT: &str = r"
 local max, window = tonumber(ARGV[1]), tonumber(ARGV[2])
 local answer = {}
@@ -46,7 +58,7 @@ for i = 1, #KEYS / 2 do
   local seen = key ~= '' and redis.call('GET', key)
   if seen == 's' .. print then
     answer[i] = 1
-  elseif seen == 'c' .. print or sender == '' then
+  elseif seen == 'c' .. print then
     answer[i] = 0
   else
     local count = redis.call('INCR', sender)
@@ -63,26 +75,42 @@ return answer";
 
 /// Admission in Redis, shared by all gateways; in process while Redis does not answer.
 pub struct RedisAdmission {
-    pool: Pool,
-    /// One connection carries the requests of all threads, as it can have many under way.
-    shared: RwLock<Option<MultiplexedConnection>>,
+    link: Arc<Link>,
     local: Arc<dyn Admission>,
+    questions: mpsc::UnboundedSender<Question>,
+    asking: JoinHandle<()>,
+}
+
+/// What a request wants to know.
+struct Question {
+    candidates: Vec<Candidate>,
+    limit: SenderLimit,
+    answer: oneshot::Sender<Vec<Verdict>>,
+}
+
+/// The connection, and whether it is of use.
+struct Link {
+    pool: Pool,
+    /// One connection carries everything, as it can have many requests under way.
+    shared: RwLock<Option<MultiplexedConnection>>,
     budget: Duration,
     script: Script,
     began: Instant,
-    /// Milliseconds since `began` before which Redis is left alone.
+    /// Milliseconds since `began` before which Redis is left alone; 0 while it answers.
     paused_until: AtomicU64,
-    is_up: AtomicBool,
+    /// Answers missed one after the other.
+    misses: AtomicU32,
 }
 
 impl RedisAdmission {
     /// Does not connect yet: Redis may be down. An error only for a URL that is none. `local` decides while Redis does
-    /// not answer.
+    /// not answer. Must be called on a tokio runtime.
     pub fn new(url: &SecretString, local: Arc<dyn Admission>) -> Result<Arc<Self>, OpenError> {
         Self::with_budget(url, local, BUDGET)
     }
 
     /// The same with another time than 15 ms in which an answer is of use.
+    #[expect(clippy::disallowed_methods, reason = "nothing waits for it: it ends with the admission that it works for")]
     pub fn with_budget(
         url: &SecretString,
         local: Arc<dyn Admission>,
@@ -99,26 +127,116 @@ impl RedisAdmission {
         let pool = config.create_pool(Some(Runtime::Tokio1)).map_err(|_| {
             OpenError::Unsuitable("redis.url is not a URL such as redis://:password@host:6379/0".to_owned())
         })?;
-        Ok(Arc::new(Self {
+        let link = Arc::new(Link {
             pool,
             shared: RwLock::default(),
-            local,
             budget,
             script: Script::new(ADMIT),
             began: Instant::now(),
             paused_until: AtomicU64::new(0),
-            is_up: AtomicBool::new(true),
-        }))
+            misses: AtomicU32::new(0),
+        });
+        let (questions, waiting) = mpsc::unbounded_channel();
+        let asking = tokio::spawn(answer_questions(link.clone(), waiting));
+        Ok(Arc::new(Self { link, local, questions, asking }))
     }
 
-    /// Whether Redis answered when it was asked last.
+    /// Whether Redis is of use: it may have missed an answer or two.
     pub fn is_up(&self) -> bool {
-        self.is_up.load(Ordering::Relaxed)
+        self.link.misses.load(Ordering::Relaxed) < MISSES
     }
 
     /// Asks Redis for a sign of life, and sees to it that there is a connection: a webhook's budget is too short to make
     /// one far away. True if the answer came soon enough to be of use.
     pub async fn ping(&self) -> bool {
+        self.link.ping().await
+    }
+
+    /// What Redis says, if it does so in time.
+    async fn ask(&self, candidates: &[Candidate], limit: SenderLimit) -> Option<Vec<Verdict>> {
+        let (answer, answered) = oneshot::channel();
+        self.questions.send(Question { candidates: candidates.to_vec(), limit, answer }).ok()?;
+        answered.await.ok()
+    }
+}
+
+impl Drop for RedisAdmission {
+    fn drop(&mut self) {
+        self.asking.abort();
+    }
+}
+
+#[async_trait]
+impl Admission for RedisAdmission {
+    async fn admit(&self, candidates: &[Candidate], limit: SenderLimit) -> Result<Vec<Verdict>, Unavailable> {
+        if candidates.is_empty() {
+            return Ok(Vec::new());
+        }
+        if self.link.may_ask()
+            && let Some(verdicts) = self.ask(candidates, limit).await
+        {
+            return Ok(verdicts);
+        }
+        self.local.admit(candidates, limit).await
+    }
+
+    async fn remember(&self, keys: &[Remembered]) -> Result<(), Unavailable> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        if !self.link.is_paused() {
+            if let Ok(Ok(())) = tokio::time::timeout(PATIENCE, self.link.store(keys)).await {
+                return Ok(());
+            }
+            self.link.missed().await;
+        }
+        self.local.remember(keys).await
+    }
+}
+
+/// Answers questions, those that wait together in one call. Whoever gets no answer decides without Redis.
+async fn answer_questions(link: Arc<Link>, mut waiting: mpsc::UnboundedReceiver<Question>) {
+    let mut left = None;
+    loop {
+        let next = match left.take() {
+            Some(question) => Some(question),
+            None => waiting.recv().await,
+        };
+        let Some(next) = next else { return };
+        let (limit, mut count) = (next.limit, next.candidates.len());
+        let mut questions = vec![next];
+        while count < ASKED_AT_ONCE {
+            let Ok(question) = waiting.try_recv() else { break };
+            if question.limit != limit {
+                left = Some(question);
+                break;
+            }
+            count += question.candidates.len();
+            questions.push(question);
+        }
+        // Nobody waits any more for what its request gave up.
+        questions.retain(|question| !question.answer.is_closed());
+        if questions.is_empty() {
+            continue;
+        }
+        // Dropping the call at the end of its budget leaves the connection whole; that it is slow is noted.
+        if let Ok(Ok(mut verdicts)) = tokio::time::timeout(link.budget, link.ask(&questions, limit)).await {
+            link.answered();
+            for question in questions {
+                let rest = verdicts.split_off(question.candidates.len().min(verdicts.len()));
+                let _ = question.answer.send(std::mem::replace(&mut verdicts, rest));
+            }
+        } else {
+            link.missed().await;
+            // With those that came meanwhile: they were let through before the pause began.
+            left = None;
+            while waiting.try_recv().is_ok() {}
+        }
+    }
+}
+
+impl Link {
+    async fn ping(&self) -> bool {
         let connected = tokio::time::timeout(PATIENCE, self.connection()).await;
         let asked_at = Instant::now();
         let asked = tokio::time::timeout(PATIENCE, async {
@@ -130,13 +248,17 @@ impl RedisAdmission {
         if answered {
             self.answered();
         } else {
-            self.failed().await;
+            self.missed().await;
         }
         answered
     }
 
     fn elapsed(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_paused(&self) -> bool {
+        self.paused_until.load(Ordering::Relaxed) != 0
     }
 
     /// Whether this request may ask Redis. After a pause the first one may, and the others only once it was answered.
@@ -146,21 +268,23 @@ impl RedisAdmission {
             return true;
         }
         let now = self.elapsed();
-        let next = now.saturating_add(millis(PAUSE));
+        let next = now.saturating_add(millis(MAX_PAUSE));
         now >= until && self.paused_until.compare_exchange(until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     fn answered(&self) {
         self.paused_until.store(0, Ordering::Relaxed);
-        if !self.is_up.swap(true, Ordering::Relaxed) {
+        if self.misses.swap(0, Ordering::Relaxed) >= MISSES {
             tracing::info!("Redis answers again");
         }
     }
 
-    async fn failed(&self) {
-        self.paused_until.store(self.elapsed().saturating_add(millis(PAUSE)).max(1), Ordering::Relaxed);
+    async fn missed(&self) {
+        let misses = self.misses.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let pause = (PAUSE * 2_u32.pow(misses.min(8) - 1)).min(MAX_PAUSE);
+        self.paused_until.store(self.elapsed().saturating_add(millis(pause)), Ordering::Relaxed);
         *self.shared.write().await = None;
-        if self.is_up.swap(false, Ordering::Relaxed) {
+        if misses == MISSES {
             tracing::warn!("Redis does not answer: duplicates are found and senders limited in this process alone");
         }
     }
@@ -181,24 +305,45 @@ impl RedisAdmission {
         Ok(connection)
     }
 
-    async fn ask(&self, candidates: &[Candidate], limit: SenderLimit) -> Result<Vec<Verdict>, Unavailable> {
-        let mut connection = self.connection().await?;
+    /// The verdicts about all candidates of all questions, one after the other.
+    async fn ask(&self, questions: &[Question], limit: SenderLimit) -> Result<Vec<Verdict>, Unavailable> {
+        let candidates = || questions.iter().flat_map(|question| &question.candidates);
+        let connection = self.connection().await?;
+        // Both go out together.
+        let (mut looked_up, mut counted) = tokio::try_join!(
+            look_up(connection.clone(), candidates().filter(|candidate| candidate.sender.is_none())),
+            self.count(connection, candidates().filter(|candidate| candidate.sender.is_some()), limit),
+        )?;
+        let verdicts = candidates().map(|candidate| match candidate.sender {
+            Some(_) => counted.next(),
+            None => looked_up.next(),
+        });
+        let verdicts: Option<Vec<Verdict>> = verdicts.collect();
+        verdicts.ok_or_else(|| Unavailable::new("Redis", "an answer of another length"))
+    }
+
+    /// Verdicts about messages, which count against their senders.
+    async fn count<'c>(
+        &self,
+        mut connection: MultiplexedConnection,
+        candidates: impl Iterator<Item = &'c Candidate> + Clone,
+        limit: SenderLimit,
+    ) -> Result<vec::IntoIter<Verdict>, Unavailable> {
         let mut call = self.script.prepare_invoke();
-        for candidate in candidates {
-            let of = |prefix, key: Option<EventKey>| {
-                key.map_or_else(String::new, |key| name(prefix, &candidate.tenant, key))
-            };
-            call.key(of("wa_dedup", candidate.key)).key(of("wa_rate", candidate.sender));
+        for candidate in candidates.clone() {
+            call.key(dedup_key(candidate));
+            call.key(candidate.sender.map_or_else(String::new, |sender| name("wa_rate", &candidate.tenant, sender)));
         }
         call.arg(limit.max).arg(millis(limit.window).max(1));
+        let mut any = false;
         for candidate in candidates {
             call.arg(&candidate.fingerprint.0[..]);
+            any = true;
         }
-        let answers: Vec<u8> = call.invoke_async(&mut connection).await.map_err(unavailable)?;
-        if answers.len() != candidates.len() {
-            return Err(Unavailable::new("Redis", "an answer of another length"));
-        }
-        Ok(answers.into_iter().map(|answer| Verdict { known: answer == 1, over_limit: answer == 2 }).collect())
+        let answers: Vec<u8> =
+            if any { call.invoke_async(&mut connection).await.map_err(unavailable)? } else { Vec::new() };
+        let verdict = |answer| Verdict { known: answer == 1, over_limit: answer == 2 };
+        Ok(answers.into_iter().map(verdict).collect::<Vec<_>>().into_iter())
     }
 
     async fn store(&self, keys: &[Remembered]) -> Result<(), Unavailable> {
@@ -212,42 +357,27 @@ impl RedisAdmission {
     }
 }
 
-#[async_trait]
-impl Admission for RedisAdmission {
-    async fn admit(&self, candidates: &[Candidate], limit: SenderLimit) -> Result<Vec<Verdict>, Unavailable> {
-        if candidates.is_empty() {
-            return Ok(Vec::new());
-        }
-        if !self.may_ask() {
-            return self.local.admit(candidates, limit).await;
-        }
-        // Dropping the request at the end of its budget leaves the connection to the others; that it is slow is noted.
-        if let Ok(Ok(verdicts)) = tokio::time::timeout(self.budget, self.ask(candidates, limit)).await {
-            self.answered();
-            return Ok(verdicts);
-        }
-        self.failed().await;
-        self.local.admit(candidates, limit).await
-    }
+/// Verdicts about updates without a sender, for which nothing is counted: three in four.
+async fn look_up<'c>(
+    mut connection: MultiplexedConnection,
+    candidates: impl Iterator<Item = &'c Candidate> + Clone,
+) -> Result<vec::IntoIter<Verdict>, Unavailable> {
+    let keys: Vec<String> = candidates.clone().map(dedup_key).collect();
+    let seen: Vec<Option<Vec<u8>>> = if keys.is_empty() {
+        Vec::new()
+    } else {
+        redis::cmd("MGET").arg(keys).query_async(&mut connection).await.map_err(unavailable)?
+    };
+    let verdict = |(candidate, seen): (&Candidate, Option<Vec<u8>>)| {
+        let known = seen.is_some_and(|seen| seen.strip_prefix(b"s") == Some(&candidate.fingerprint.0[..]));
+        Verdict { known, over_limit: false }
+    };
+    Ok(candidates.zip(seen).map(verdict).collect::<Vec<_>>().into_iter())
+}
 
-    async fn remember(&self, keys: &[Remembered]) -> Result<(), Unavailable> {
-        // Also here: what was stored while Redis was there must be known when it is not.
-        self.local.remember(keys).await?;
-        if keys.is_empty() || self.paused_until.load(Ordering::Relaxed) != 0 {
-            return Ok(());
-        }
-        match tokio::time::timeout(PATIENCE, self.store(keys)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                self.failed().await;
-                Err(error)
-            }
-            Err(late) => {
-                self.failed().await;
-                Err(Unavailable::new("Redis", late))
-            }
-        }
-    }
+/// Empty for an update without a key, which is a name that is never set.
+fn dedup_key(candidate: &Candidate) -> String {
+    candidate.key.map_or_else(String::new, |key| name("wa_dedup", &candidate.tenant, key))
 }
 
 fn name(prefix: &str, tenant: &TenantId, key: EventKey) -> String {

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::limits::{Limits, RetryAfter};
+use crate::meters::Meters;
 use crate::plan::{self, Envelopes, Planned, Request};
 use crate::records::Records;
 
@@ -55,6 +56,7 @@ pub struct Gateway {
     pub(crate) limits: Limits,
     breaker: Breaker,
     records: Records,
+    meters: Meters,
     remember: mpsc::Sender<Vec<Remembered>>,
 }
 
@@ -119,6 +121,7 @@ impl Gateway {
             ),
             breaker: Breaker::default(),
             records: Records::default(),
+            meters: Meters::new(),
             remember,
             config,
             deps,
@@ -251,7 +254,7 @@ impl Gateway {
             Ok(planned) => planned,
             Err(plan::Incomplete) => return Answer::later(503, "not-ready", RETRY_AFTER),
         };
-        note(&planned, trail);
+        note(request.id, &planned, trail);
         let verdicts = self.admit(planned.candidates()).await;
         note_messages(planned.messages(), &verdicts, trail);
         if is_known(planned.count(), &verdicts) {
@@ -259,7 +262,7 @@ impl Gateway {
             return Answer::OK;
         }
         let envelopes = planned.envelopes(&request, &verdicts);
-        self.publish(envelopes, trail).await
+        self.publish(request.id, envelopes, trail).await
     }
 
     /// The same for large bodies, planned and sealed on a thread for blocking work. It is planned twice, before and
@@ -271,12 +274,12 @@ impl Gateway {
         body: Bytes,
         trail: &mut Trail,
     ) -> Answer {
-        let max_age = self.config.max_event_age;
+        let (id, max_age) = (request.id, self.config.max_event_age);
         let (first_body, first_directory, first_request) = (body.clone(), directory.clone(), request.clone());
         let looked = tokio::task::spawn_blocking(move || {
             let planned = plan::plan(&first_body, &first_request, &first_directory, max_age).ok()?;
             let mut trail = Trail::default();
-            note(&planned, &mut trail);
+            note(first_request.id, &planned, &mut trail);
             let messages: Vec<_> =
                 planned.messages().map(|(index, tenant, key)| (index, tenant.clone(), key)).collect();
             Some((trail, planned.candidates(), messages))
@@ -299,7 +302,7 @@ impl Gateway {
         })
         .await;
         match sealed {
-            Ok(Some(envelopes)) => self.publish(envelopes, trail).await,
+            Ok(Some(envelopes)) => self.publish(id, envelopes, trail).await,
             _ => Answer::later(503, "not-ready", RETRY_AFTER),
         }
     }
@@ -319,25 +322,24 @@ impl Gateway {
         };
         let known = verdicts.iter().filter(|verdict| verdict.known).count();
         let throttled = verdicts.iter().filter(|verdict| verdict.over_limit).count();
-        metrics::counter!(names::UPDATES, "admission" => "known").increment(known as u64);
-        metrics::counter!(names::UPDATES, "admission" => "throttled").increment(throttled as u64);
-        metrics::counter!(names::UPDATES, "admission" => "new").increment((verdicts.len() - known - throttled) as u64);
+        self.meters.known.increment(known as u64);
+        self.meters.throttled.increment(throttled as u64);
+        self.meters.new.increment((verdicts.len() - known - throttled) as u64);
         verdicts
     }
 
     /// Publishes all envelopes at once. Only if every one is on disk the request is answered 200.
-    async fn publish(&self, envelopes: Envelopes, trail: &mut Trail) -> Answer {
+    async fn publish(&self, request: RequestId, envelopes: Envelopes, trail: &mut Trail) -> Answer {
         let Envelopes { messages, dispositions, remember } = envelopes;
         let published = self.deps.bus.publish(messages).await;
         let mut refused = false;
         for (answer, disposition) in published.iter().zip(&dispositions) {
-            let label = match disposition {
-                Disposition::Deliver => "deliver",
-                Disposition::Parked(reason) => reason.as_str(),
-            };
-            match answer {
-                Ok(_) => metrics::counter!(names::ENVELOPES, "disposition" => label).increment(1),
-                Err(error) => {
+            match (answer, disposition) {
+                (Ok(_), Disposition::Deliver) => self.meters.delivered.increment(1),
+                (Ok(_), Disposition::Parked(reason)) => {
+                    metrics::counter!(names::ENVELOPES, "disposition" => reason.as_str()).increment(1);
+                }
+                (Err(error), _) => {
                     refused = true;
                     let reason = match error {
                         PublishError::Full { .. } => "full",
@@ -345,7 +347,11 @@ impl Gateway {
                         PublishError::Unavailable(_) => "unavailable",
                     };
                     metrics::counter!(names::PUBLISH_FAILURES, "reason" => reason).increment(1);
-                    tracing::warn!(error = error as &dyn std::error::Error, "an envelope was not published");
+                    tracing::warn!(
+                        request.id = %request,
+                        error = error as &dyn std::error::Error,
+                        "an envelope was not published"
+                    );
                 }
             }
         }
@@ -382,20 +388,7 @@ impl Gateway {
             503 => Outcome::Unavailable,
             _ => Outcome::Refused,
         };
-        let status = match answer.status {
-            200 => "200",
-            400 => "400",
-            403 => "403",
-            408 => "408",
-            413 => "413",
-            415 => "415",
-            429 => "429",
-            503 => "503",
-            _ => "other",
-        };
-        metrics::counter!(names::REQUESTS, "provider" => "meta", "status" => status, "signature" => signature.as_str())
-            .increment(1);
-        metrics::histogram!(names::ANSWER_SECONDS).record(took.as_secs_f64());
+        self.meters.answered(answer.status, signature, took);
         tracing::debug!(
             request.id = %request,
             status = answer.status,
@@ -456,7 +449,7 @@ fn is_known(count: usize, verdicts: &[Verdict]) -> bool {
     count > 0 && verdicts.len() == count && verdicts.iter().all(|verdict| verdict.known)
 }
 
-fn note(planned: &Planned<'_>, trail: &mut Trail) {
+fn note(request: RequestId, planned: &Planned<'_>, trail: &mut Trail) {
     trail.event_count = u32::try_from(planned.count()).unwrap_or(u32::MAX);
     if let Some((tenant, event, kind)) = planned.first() {
         trail.tenant = Some(tenant.clone());
@@ -464,7 +457,7 @@ fn note(planned: &Planned<'_>, trail: &mut Trail) {
         trail.event_type = Some(kind);
     }
     if planned.is_unreadable() {
-        tracing::warn!("a correctly signed body is not readable as a webhook; parked");
+        tracing::warn!(request.id = %request, "a correctly signed body is not readable as a webhook; parked");
     }
     trail.suspicious |= planned
         .park_reasons()
@@ -474,7 +467,7 @@ fn note(planned: &Planned<'_>, trail: &mut Trail) {
             ParkReason::UnknownTenant => "Unknown Tenant",
             other => other.as_str(),
         };
-        tracing::warn!(reason = tenant, "updates are parked");
+        tracing::warn!(request.id = %request, reason = tenant, "updates are parked");
     }
 }
 

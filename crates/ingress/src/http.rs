@@ -117,7 +117,9 @@ async fn receive(request: HttpRequest, payload: web::Payload, gateway: Data<Gate
         trace,
         read_at: Instant::now(),
     };
-    let span = tracing::info_span!(
+    // Not at the usual level: making it would cost as much as sealing the envelope. What is logged on the way names the
+    // request itself.
+    let span = tracing::debug_span!(
         target: "ingress",
         names::SPAN_REQUEST,
         request.id = %id,

@@ -11,6 +11,7 @@ mod config;
 mod gateway;
 mod http;
 mod limits;
+mod meters;
 mod plan;
 mod records;
 

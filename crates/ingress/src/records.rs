@@ -78,10 +78,12 @@ impl Records {
             return true;
         }
         let (mut messages, mut parts) = (Vec::new(), Vec::new());
-        let mut rest = records;
-        while !rest.is_empty() {
-            let after = rest.split_off(part(&rest));
-            let batch = RecordBatch { id: Uuid::now_v7(), records: std::mem::replace(&mut rest, after) };
+        let mut rest = records.into_iter();
+        while !rest.as_slice().is_empty() {
+            let size = part(rest.as_slice());
+            let batch = RecordBatch { id: Uuid::now_v7(), records: rest.by_ref().take(size).collect() };
+            // A second's worth of records must not hold up the answers that are due meanwhile.
+            tokio::task::yield_now().await;
             match serde_json::to_vec(&batch) {
                 Ok(json) => {
                     messages.push(Outgoing {
