@@ -145,7 +145,7 @@ def waiting(guest):
     body = get(f"http://127.0.0.1:{guest.ports[MONITOR]}/jsz?streams=true") or b"{}"
     accounts = json.loads(body).get("account_details") or []
     streams = [stream for account in accounts for stream in account.get("stream_detail") or []]
-    return next((stream["state"]["messages"] for stream in streams if stream["name"] == "inbound"), None)
+    return next((stream["state"]["messages"] for stream in streams if stream["name"] == "inbound_live"), None)
 
 
 def sync_disk(guest):

@@ -4,6 +4,7 @@ mod event_bus;
 mod monitor;
 mod stream_directory;
 pub mod streams;
+mod work_queues;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

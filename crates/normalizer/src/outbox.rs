@@ -89,9 +89,9 @@ impl Publisher {
         }
     }
 
-    /// Sequences, claims, publishes and marks, once. On an error what is in hand stays for the next step.
+    /// Marks what the last step published, while it sequences; claims and publishes. On an error what is in hand stays
+    /// for the next step.
     pub async fn step(&mut self) -> Result<Progress, Unavailable> {
-        let mut progress = Progress { sequenced: self.sequence().await?, ..Progress::default() };
         let has_work = !self.held.is_empty() || !self.unmarked.is_empty();
         if has_work && self.clock.monotonic() >= self.held_until {
             // Another publisher may have them by now.
@@ -99,30 +99,25 @@ impl Publisher {
             self.unmarked.clear();
             self.owner = Uuid::now_v7();
         }
-        self.mark().await?;
+        let (marked, sequenced) = tokio::join!(
+            mark(&*self.outbox, self.owner, &self.unmarked),
+            sequence(&*self.outbox, self.sequencer, self.ttl, &mut self.fence, self.clock.monotonic()),
+        );
+        marked?;
+        self.unmarked.clear();
+        let mut progress = Progress { sequenced: sequenced?, ..Progress::default() };
         if self.held.is_empty() {
             self.claim().await?;
         }
         self.publish(&mut progress).await;
-        self.mark().await?;
         Ok(progress)
     }
 
-    async fn sequence(&mut self) -> Result<usize, Unavailable> {
-        let now = self.clock.monotonic();
-        if self.fence.is_none_or(|(_, renew_at)| now >= renew_at) {
-            let fence = self.outbox.acquire_sequencer(self.sequencer, self.ttl).await?;
-            self.fence = fence.map(|fence| (fence, now + self.ttl / 3));
-        }
-        let Some((fence, _)) = self.fence else { return Ok(0) };
-        match self.outbox.sequence(fence, SEQUENCE).await {
-            Ok(sequenced) => Ok(sequenced),
-            Err(SequenceError::Fenced) => {
-                self.fence = None;
-                Ok(0)
-            }
-            Err(SequenceError::Unavailable(error)) => Err(error),
-        }
+    /// Marks what is published, so that nobody publishes it again. For the end.
+    pub async fn settle(&mut self) -> Result<(), Unavailable> {
+        mark(&*self.outbox, self.owner, &self.unmarked).await?;
+        self.unmarked.clear();
+        Ok(())
     }
 
     async fn claim(&mut self) -> Result<(), Unavailable> {
@@ -185,13 +180,31 @@ impl Publisher {
             metrics::counter!(names::OUTBOX_PUBLISHED).increment(progress.published as u64);
         }
     }
+}
 
-    async fn mark(&mut self) -> Result<(), Unavailable> {
-        if !self.unmarked.is_empty() {
-            self.outbox.mark(self.owner, &self.unmarked).await?;
-            self.unmarked.clear();
+async fn mark(outbox: &dyn Outbox, owner: Uuid, unmarked: &[Position]) -> Result<(), Unavailable> {
+    if unmarked.is_empty() { Ok(()) } else { outbox.mark(owner, unmarked).await }
+}
+
+async fn sequence(
+    outbox: &dyn Outbox,
+    sequencer: Uuid,
+    ttl: Duration,
+    held: &mut Option<(Fence, Duration)>,
+    now: Duration,
+) -> Result<usize, Unavailable> {
+    if held.is_none_or(|(_, renew_at)| now >= renew_at) {
+        let fence = outbox.acquire_sequencer(sequencer, ttl).await?;
+        *held = fence.map(|fence| (fence, now + ttl / 3));
+    }
+    let Some((fence, _)) = *held else { return Ok(0) };
+    match outbox.sequence(fence, SEQUENCE).await {
+        Ok(sequenced) => Ok(sequenced),
+        Err(SequenceError::Fenced) => {
+            *held = None;
+            Ok(0)
         }
-        Ok(())
+        Err(SequenceError::Unavailable(error)) => Err(error),
     }
 }
 
@@ -222,6 +235,7 @@ pub(crate) async fn run(mut publisher: Publisher, config: Config, tasks: Tasks, 
             () = out_of_time(&tasks, config.stop_grace) => return,
         };
         if tasks.is_stopping() {
+            let _ = tokio::time::timeout(config.stop_grace, publisher.settle()).await;
             return;
         }
         let progress = match stepped {

@@ -24,9 +24,8 @@ pub trait Harness: Sized + Send + Sync {
     /// started again since.
     const REMEMBERS_DEDUP_OF_ACKED_OVER_RESTART: bool = true;
 
-    /// Whether an acknowledgement of an event counts even though the bus itself crashed right after it. Work queues
-    /// always remember theirs.
-    const REMEMBERS_ACKS_OF_EVENTS_OVER_RESTART: bool = true;
+    /// Whether an acknowledgement counts even though the bus itself crashed right after it.
+    const REMEMBERS_ACKS_OVER_RESTART: bool = true;
 
     /// A fresh, empty backend on this clock.
     async fn open(clock: Arc<ManualClock>) -> Self;

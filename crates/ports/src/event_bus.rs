@@ -171,8 +171,8 @@ pub trait EventBus: Send + Sync {
     /// Messages of one subject come in the order of publishing, unless one is delivered again.
     async fn pull(&self, consumer: &Consumer, max: usize, wait: Duration) -> Result<Vec<Delivery>, Unavailable>;
 
-    /// Ends the messages for this consumer. Durable when it returns, but for a stream with limits, where a crash of the
-    /// bus may bring back what was acknowledged just before. A late or repeated acknowledgement is fine.
+    /// Ends the messages for this consumer. A crash of the bus may bring back what was acknowledged just before, and a
+    /// quota may count it for a moment longer. A late or repeated acknowledgement is fine.
     async fn ack(&self, consumer: &Consumer, tokens: &[AckToken]) -> Result<(), Unavailable>;
 
     /// Hands the messages back; they are delivered again after `delay`.

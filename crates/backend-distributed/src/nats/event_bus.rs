@@ -25,6 +25,7 @@ use ports::Unavailable;
 use ports::event_bus::{AckToken, Backlog, Consumer, Delivery, EventBus, Outgoing, PublishError, Published, Stream};
 use tokio::sync::Mutex;
 
+use crate::nats::work_queues::WorkQueues;
 use crate::nats::{Trust, streams, unavailable};
 
 /// Bytes of one pull, and at most one message more.
@@ -33,27 +34,25 @@ const PULL_BYTES: usize = 16 << 20;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Messages of a consumer in the hands of all processes together.
 const MAX_IN_HAND: i64 = 100_000;
-/// Acknowledgements for which one answer is awaited. The server syncs for each of them, so on a slow disk the answer to
-/// many is long in coming.
-const SETTLED_AT_ONCE: usize = 32;
+/// Acknowledgements for which one answer is awaited.
+const SETTLED_AT_ONCE: usize = 512;
 /// Pulls that may wait for a consumer.
 const MAX_WAITING: i64 = 4096;
 /// A probe leaves no message for longer than this.
 const PROBE_TTL: &str = "1s";
-/// Where probes go: a subject of `inbound` that no lane reads.
-const PROBE_SUBJECT: &str = "inbound.probe";
 
 /// See the module's documentation.
 pub struct JetStreamBus {
     client: async_nats::Client,
     jetstream: jetstream::Context,
     trust: Arc<Trust>,
+    queues: Arc<WorkQueues>,
     consumers: Mutex<HashMap<&'static str, PullConsumer<pull::Config>>>,
 }
 
 impl JetStreamBus {
     pub(super) fn new(client: async_nats::Client, jetstream: jetstream::Context, trust: Arc<Trust>) -> Self {
-        Self { client, jetstream, trust, consumers: Mutex::default() }
+        Self { client, jetstream, trust, queues: Arc::default(), consumers: Mutex::default() }
     }
 
     /// The consumer, made on its first use.
@@ -77,6 +76,8 @@ impl JetStreamBus {
         let made = self.jetstream.create_consumer_on_stream(config, streams::name(consumer.stream)).await;
         let made = made.map_err(unavailable)?;
         consumers.insert(consumer.name, made.clone());
+        // What another process acknowledged just before it ended.
+        self.queues.note(&self.jetstream, consumer, &[]);
         Ok(made)
     }
 
@@ -174,7 +175,9 @@ impl EventBus for JetStreamBus {
     }
 
     async fn ack(&self, consumer: &Consumer, tokens: &[AckToken]) -> Result<(), Unavailable> {
-        self.settle(consumer, tokens, Bytes::from_static(b"+ACK")).await
+        self.settle(consumer, tokens, Bytes::from_static(b"+ACK")).await?;
+        self.queues.note(&self.jetstream, consumer, tokens);
+        Ok(())
     }
 
     async fn retry_after(&self, consumer: &Consumer, tokens: &[AckToken], delay: Duration) -> Result<(), Unavailable> {
@@ -216,10 +219,10 @@ impl EventBus for JetStreamBus {
 
     async fn probe(&self, stream: Stream) -> Result<(), Unavailable> {
         let mut headers = HeaderMap::new();
-        let subject = if matches!(stream, Stream::Inbound(_)) {
+        let subject = if let Stream::Inbound(lane) = stream {
             // A real write, to see whether writing works.
             headers.insert("Nats-TTL", PROBE_TTL);
-            PROBE_SUBJECT.to_owned()
+            streams::probe_subject(lane).to_owned()
         } else {
             // No write, since consumers would see it: a condition that cannot hold is checked by whoever would write.
             headers.insert("Nats-Expected-Last-Sequence", u64::MAX.to_string().as_str());

@@ -1,7 +1,8 @@
 //! The streams of the bus as JetStream has them: made by `wharf migrate`, verified by every process.
 //!
-//! The two lanes of envelopes are one stream with a filtered consumer for each, so that a tenant's quota, which counts
-//! per subject, needs no second stream. A server ignores settings that it does not know, so what it echoes is compared.
+//! A work queue is a stream with limits whose acknowledged messages are purged (see [`super::work_queues`]), so each lane of
+//! envelopes is a stream of its own: a backlog of one does not keep what is done of the other. A server ignores settings
+//! that it does not know, so what it echoes is compared.
 
 use std::time::Duration;
 
@@ -24,11 +25,14 @@ const EVENTS_MAX_BYTES: i64 = 4 << 30;
 
 /// The name of the JetStream stream of a stream of the port.
 pub(super) const fn name(stream: Stream) -> &'static str {
-    match stream {
-        Stream::Inbound(_) => "inbound",
-        Stream::Audit => "audit",
-        Stream::Events => "events",
-        Stream::Wakeups => "wakeups",
+    stream.name()
+}
+
+/// Where probes of a lane go: a subject that no consumer reads.
+pub(super) const fn probe_subject(lane: Lane) -> &'static str {
+    match lane {
+        Lane::Live => "inbound.probe.live",
+        Lane::Bulk => "inbound.probe.bulk",
     }
 }
 
@@ -46,9 +50,10 @@ pub(super) const fn subjects(stream: Stream) -> &'static str {
 /// The streams as they must be.
 pub fn wanted(replicas: usize) -> Vec<Config> {
     let size = i32::try_from(Stream::MAX_MESSAGE_BYTES + HEADER_ROOM).unwrap_or(i32::MAX);
-    let base = |name: &str, subject: &str, description: &str| Config {
+    let base = |name: &str, subjects: &[&str], description: &str| Config {
         name: name.to_owned(),
-        subjects: vec![subject.to_owned()],
+        subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
+        retention: RetentionPolicy::Limits,
         description: Some(description.to_owned()),
         storage: StorageType::File,
         max_message_size: size,
@@ -61,40 +66,40 @@ pub fn wanted(replicas: usize) -> Vec<Config> {
         allow_direct: true,
         ..Config::default()
     };
-    let queue = |stream: Stream, subject: &str, description: &str| {
+    let queue = |stream: Stream, more_subjects: &[&str], description: &str| {
+        let subjects = [&[subjects(stream)], more_subjects].concat();
         let Retention::WorkQueue { max_per_subject } = stream.retention() else {
-            return base(name(stream), subject, description);
+            return base(name(stream), &subjects, description);
         };
         Config {
-            retention: RetentionPolicy::WorkQueue,
             discard: DiscardPolicy::New,
             discard_new_per_subject: true,
             max_messages_per_subject: i64::try_from(max_per_subject).unwrap_or(i64::MAX),
-            ..base(name(stream), subject, description)
+            ..base(name(stream), &subjects, description)
         }
+    };
+    let lane = |lane: Lane, description: &str| Config {
+        // For the probes, which expire by themselves.
+        allow_message_ttl: true,
+        ..queue(Stream::Inbound(lane), &[probe_subject(lane)], description)
     };
     let Retention::Limits { max_age, .. } = Stream::Events.retention() else { return Vec::new() };
     vec![
+        lane(Lane::Live, "Sealed envelopes of ordinary traffic on their way to the normalizer"),
+        lane(Lane::Bulk, "Sealed envelopes of history on their way to the normalizer"),
+        queue(Stream::Audit, &[], "Request records on their way to the recorder"),
+        queue(Stream::Wakeups, &[], "Hints that there is work in a table"),
         Config {
-            // For the probes, which expire by themselves.
-            allow_message_ttl: true,
-            ..queue(Stream::Inbound(Lane::Live), "inbound.>", "Sealed envelopes on their way to the normalizer")
-        },
-        queue(Stream::Audit, "audit.>", "Request records on their way to the recorder"),
-        queue(Stream::Wakeups, "wakeups.>", "Hints that there is work in a table"),
-        Config {
-            retention: RetentionPolicy::Limits,
             discard: DiscardPolicy::Old,
             max_age,
             max_messages: EVENTS_MAX_MESSAGES,
             max_bytes: EVENTS_MAX_BYTES,
-            ..base(name(Stream::Events), "wharf.events.>", "Normalised events, CloudEvents JSON")
+            ..base(name(Stream::Events), &[subjects(Stream::Events)], "Normalised events, CloudEvents JSON")
         },
         Config {
-            retention: RetentionPolicy::Limits,
             discard: DiscardPolicy::Old,
             max_messages_per_subject: 1,
-            ..base(DIRECTORY, "directory.>", "Tenants, apps and numbers: the last value of each key")
+            ..base(DIRECTORY, &["directory.>"], "Tenants, apps and numbers: the last value of each key")
         },
     ]
 }
@@ -197,9 +202,9 @@ mod tests {
 
     #[test]
     fn nothing_unread_is_ever_dropped() {
-        for config in wanted(1).iter().filter(|config| ["inbound", "audit", "wakeups"].contains(&config.name.as_str()))
-        {
-            assert_eq!(config.retention, RetentionPolicy::WorkQueue, "{}", config.name);
+        let queues = Stream::ALL.into_iter().filter(|each| matches!(each.retention(), Retention::WorkQueue { .. }));
+        for queue in queues {
+            let config = wanted(1).into_iter().find(|config| config.name == name(queue)).unwrap();
             assert_eq!(config.discard, DiscardPolicy::New, "{}", config.name);
             assert!(config.max_age.is_zero() && config.max_messages == -1 && config.max_bytes == -1);
         }

@@ -19,10 +19,9 @@ const TRUSTED: Duration = Duration::from_secs(1);
 /// How long a returned connection may take to settle.
 const SETTLING: Duration = Duration::from_secs(2);
 
-/// Advisory locks. Their numbers mean nothing, but must never change; `reserve_positions` has another.
+/// Advisory locks. Their numbers mean nothing, but must never change; functions of the migrations have others (…001 and
+/// …002).
 pub(super) mod locks {
-    /// Claims of outbox rows are made one at a time.
-    pub(in crate::postgres) const CLAIM: i64 = 8_239_742_002;
     /// Time partitions are made by one process at a time.
     pub(in crate::postgres) const PARTITIONS: i64 = 8_239_742_003;
     /// The directory is published by one process at a time.

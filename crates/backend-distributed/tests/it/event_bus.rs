@@ -54,8 +54,8 @@ impl Harness for NatsHarness {
     /// depends on it: the ids are those of events, which stay, and of batches of records, which are idempotent.
     const REMEMBERS_DEDUP_OF_ACKED_OVER_RESTART: bool = false;
 
-    /// The server writes a consumer's place a little later than it answers. In a work queue the message itself is gone.
-    const REMEMBERS_ACKS_OF_EVENTS_OVER_RESTART: bool = false;
+    /// The server writes a consumer's place a little later than it answers. Whatever comes again is folded by its key.
+    const REMEMBERS_ACKS_OVER_RESTART: bool = false;
 
     async fn open(clock: Arc<ManualClock>) -> Self {
         install_tls();

@@ -229,7 +229,9 @@ mod opening {
         let postgres = connect(&server.url()).await;
         assert!(unsuitable(&postgres.verify().await.unwrap_err()).contains("run `wharf migrate`"));
         let lines = postgres.migrate().await.unwrap();
-        assert_eq!(lines, ["applied migration 1 (foundation)", "made 20 time partitions"]);
+        let expected =
+            ["applied migration 1 (foundation)", "applied migration 2 (outbox steps)", "made 20 time partitions"];
+        assert_eq!(lines, expected);
         postgres.verify().await.unwrap();
         assert!(postgres.migrate().await.unwrap().is_empty(), "there is nothing left to do");
     }

@@ -57,12 +57,12 @@ pub(crate) fn waiting(nats: &str, postgres: &str) -> Waiting {
         let outbox = count(&mut database, "SELECT count(*) FROM outbox").await;
         let jetstream = jetstream::new(async_nats::connect(nats).await.unwrap());
         let mut waiting = Waiting { outbox, ..Waiting::default() };
-        for (stream, consumer) in [("inbound", "normalizer-live"), ("audit", "recorder")] {
+        for (stream, consumer) in [("inbound_live", "normalizer-live"), ("audit", "recorder")] {
             let consumer = jetstream.get_consumer_from_stream::<pull::Config, _, _>(consumer, stream).await;
             let mut consumer = consumer.unwrap();
             let info = consumer.info().await.unwrap();
             let figures = (info.num_pending, info.num_ack_pending);
-            if stream == "inbound" {
+            if stream == "inbound_live" {
                 (waiting.envelopes, waiting.envelopes_in_hand) = figures;
             } else {
                 (waiting.records, waiting.records_in_hand) = figures;

@@ -35,7 +35,7 @@ fn in_development_it_prepares_fresh_servers_itself() {
             (page.events.len() == index + 1 && last.as_deref() == Some(id)).then_some(())
         });
         assert_eq!(http::get(public, "/ready", "").status, 200);
-        assert_eq!(log.text().contains("migrated: stream inbound: made"), index == 0, "{}", log.text());
+        assert_eq!(log.text().contains("migrated: stream inbound_live: made"), index == 0, "{}", log.text());
         process.terminate();
         assert_eq!(process.wait_for_end(), Some(0), "{}", log.text());
     }

@@ -154,7 +154,7 @@ fn what_was_in_hand_when_nats_died_holds_nobody_up() {
     // The normalizer holds one, and cannot go on with it.
     servers.postgres().freeze();
     taken.extend(take(&wharf, ["wamid.IN-HAND".to_owned()]));
-    wait::until("it is in hand", || (servers.in_hand("inbound", "normalizer-live") > 0).then_some(()));
+    wait::until("it is in hand", || (servers.in_hand("inbound_live", "normalizer-live") > 0).then_some(()));
     servers.nats().kill();
     servers.nats().start_again();
     servers.postgres().thaw();

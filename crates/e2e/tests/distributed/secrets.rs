@@ -85,7 +85,7 @@ fn what_lies_on_the_bus_and_what_redis_hears_tells_nothing_of_people() {
     meta::accepted(wharf.public(), format!("{phone} {words}").as_bytes());
     meta::deliver_to(wharf.public(), meta::PATH, "wrong", format!("{phone} {words}").as_bytes());
     wait::until("the request records are on the bus", || (servers.messages_in("audit") > 0).then_some(()));
-    assert!(servers.messages_in("inbound") > 20);
+    assert!(servers.messages_in("inbound_live") > 20);
     assert!(servers.messages_in("directory") > 0);
 
     let mut forbidden: BTreeSet<String> = [SECRET, VERIFY_TOKEN, phone, words].map(str::to_owned).into();
@@ -95,7 +95,7 @@ fn what_lies_on_the_bus_and_what_redis_hears_tells_nothing_of_people() {
     // The account is not a person.
     forbidden.remove(meta::WABA);
     assert!(forbidden.len() > 100, "{}", forbidden.len());
-    for stream in ["inbound", "audit", "directory", "wakeups"] {
+    for stream in ["inbound_live", "inbound_bulk", "audit", "directory", "wakeups"] {
         let contents = contents(&store, stream);
         assert!(contents.contains(stream), "the names of subjects are there to be read");
         assert_tells_nothing(stream, &contents, &forbidden);
@@ -109,7 +109,7 @@ fn what_lies_on_the_bus_and_what_redis_hears_tells_nothing_of_people() {
         // They are in the clear, for those who may read them: so this way of looking would find it elsewhere.
         (events.contains(id) && events.contains(words) && events.contains(phone)).then_some(())
     });
-    for stream in ["inbound", "audit", "directory", "wakeups"] {
+    for stream in ["inbound_live", "inbound_bulk", "audit", "directory", "wakeups"] {
         assert_tells_nothing(stream, &contents(&store, stream), &forbidden);
     }
     let overheard = overheard.text();

@@ -328,7 +328,7 @@ impl Wharf {
     /// again late, and several do not keep an order.
     fn settle(&self) {
         let servers = self.servers();
-        wait::until("nothing is left on the bus", || (servers.messages_in("inbound") == 0).then_some(()));
+        wait::until("nothing is left on the bus", || (servers.messages_in("inbound_live") == 0).then_some(()));
     }
 
     /// kill -9. What is returned starts again on the same servers, folder and addresses.

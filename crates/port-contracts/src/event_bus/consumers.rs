@@ -117,7 +117,7 @@ pub async fn an_ack_of_events_counts_for_its_consumer_only_over_a_restart<H: Har
     ack(&scene, &two, &taken[..1]).await;
     let scene = scene.restart().await;
     scene.pass(ACK_WAIT).await;
-    if H::REMEMBERS_ACKS_OF_EVENTS_OVER_RESTART {
+    if H::REMEMBERS_ACKS_OVER_RESTART {
         assert_eq!(texts(&take(&scene, &one, 1).await), ["a"]);
         assert_eq!(texts(&take(&scene, &two, 1).await), ["b"]);
         nothing_comes(&scene, &one).await;
