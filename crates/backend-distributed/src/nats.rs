@@ -2,6 +2,7 @@
 
 mod event_bus;
 mod monitor;
+mod publishing;
 mod stream_directory;
 pub mod streams;
 mod work_queues;
@@ -29,6 +30,8 @@ pub use stream_directory::StreamDirectory;
 
 /// The oldest server that keeps every promise of the bus.
 const OLDEST_SERVER: (i64, i64) = (2, 11);
+/// The oldest server that takes many messages as one batch.
+const BATCHING_SERVER: (i64, i64) = (2, 12);
 /// What a message needs beside its payload: headers, subject, reply.
 const HEADER_ROOM: usize = 64 << 10;
 /// Requests to the server that are not about messages.
@@ -75,6 +78,8 @@ struct Trust {
     /// The connection, by its number as the library counts them from 1, that was verified last; 0 for none. The library
     /// counts a new connection before it tells of it, so there is no moment at which an unverified one is taken for good.
     verified: AtomicU64,
+    /// The connection on which batches of messages are taken, and save syncs.
+    batching: AtomicU64,
     reconnected: Notify,
     /// Verifies again and again, once a first verification has succeeded; ends with the last copy of [`Nats`].
     keeper: OnceLock<AbortOnDrop>,
@@ -93,6 +98,11 @@ impl Trust {
     /// Whether this client's connection is there, to a server that is as it must be.
     fn holds(&self, client: &async_nats::Client) -> bool {
         client.connection_state() == State::Connected && (self.keeper.get().is_none() || self.is_verified(client))
+    }
+
+    /// Whether this client's server takes batches and syncs less for one than for its messages.
+    fn has_batches(&self, client: &async_nats::Client) -> bool {
+        self.batching.load(Ordering::Relaxed) == connection_number(client)
     }
 
     fn is_verified(&self, client: &async_nats::Client) -> bool {
@@ -117,6 +127,7 @@ impl Nats {
         };
         let trust = Arc::new(Trust {
             verified: AtomicU64::new(0),
+            batching: AtomicU64::new(0),
             reconnected: Notify::new(),
             keeper: OnceLock::new(),
         });
@@ -152,7 +163,11 @@ impl Nats {
     /// Makes the streams, or brings them up to date. Returns what was done, a line each.
     pub async fn migrate(&self) -> Result<Vec<String>, OpenError> {
         self.verify_server().await?;
-        streams::migrate(&self.jetstream, self.config.replicas).await
+        let done = streams::migrate(&self.jetstream, self.config.replicas).await?;
+        if self.takes_batches() {
+            streams::allow_batches(&self.jetstream).await?;
+        }
+        Ok(done)
     }
 
     /// Checks the server's version and limits, that it syncs, and that the streams are as they must be.
@@ -172,13 +187,20 @@ impl Nats {
 
     async fn verify_now(&self) -> Result<(), OpenError> {
         let connection = connection_number(&self.client);
-        self.verify_server().await?;
+        let syncs = self.verify_server().await?;
         streams::verify(&self.jetstream).await?;
+        let batching = if syncs && self.takes_batches() { connection } else { 0 };
+        self.trust.batching.store(batching, Ordering::Relaxed);
         self.trust.verified.store(connection, Ordering::Release);
         Ok(())
     }
 
-    async fn verify_server(&self) -> Result<(), OpenError> {
+    fn takes_batches(&self) -> bool {
+        self.client.is_server_compatible(BATCHING_SERVER.0, BATCHING_SERVER.1, 0)
+    }
+
+    /// Whether it syncs every write, if it is a server to go on with.
+    async fn verify_server(&self) -> Result<bool, OpenError> {
         let info = self.client.server_info();
         let unsuitable = |text: String| Err(OpenError::Unsuitable(text));
         if !self.client.is_server_compatible(OLDEST_SERVER.0, OLDEST_SERVER.1, 0) {
@@ -200,17 +222,17 @@ impl Nats {
             (Some(urls), allow_lazy) => {
                 let syncs = monitor::syncs_every_write(urls, &info.server_id).await;
                 match syncs {
-                    Ok(()) => Ok(()),
+                    Ok(()) => Ok(true),
                     Err(error) if allow_lazy => {
                         warn_of_lazy_sync(&error.to_string());
-                        Ok(())
+                        Ok(false)
                     }
                     Err(error) => Err(error),
                 }
             }
             (None, true) => {
                 warn_of_lazy_sync("nats.monitor_url is not set");
-                Ok(())
+                Ok(false)
             }
             (None, false) => unsuitable(
                 "whether the NATS server syncs before it acknowledges is not known: set nats.monitor_url \
@@ -268,7 +290,11 @@ async fn keep_verified(
     let mut next = VERIFY_EVERY;
     loop {
         let Some(holding) = trust.upgrade() else { return };
-        let _ = tokio::time::timeout(next, holding.reconnected.notified()).await;
+        let is_due = tokio::time::timeout(next, holding.reconnected.notified()).await.is_err();
+        if !is_due && holding.is_verified(&client) {
+            // The news of a connection that was verified meanwhile.
+            continue;
+        }
         let nats =
             Nats { config: config.clone(), client: client.clone(), jetstream: jetstream.clone(), trust: holding };
         let was_verified = nats.trust.is_verified(&nats.client);

@@ -1,7 +1,6 @@
 //! The event bus on JetStream.
 //!
-//! A publish goes to the server at once and its acknowledgement is awaited with those of its neighbours, so the cost of
-//! many is one round trip. A pull first takes what is there without waiting; only when there is nothing it waits for one
+//! A pull first takes what is there without waiting; only when there is nothing it waits for one
 //! message, and then takes what came with it. So a request that is given up never holds more than one message, and a
 //! busy consumer needs one round trip a batch.
 
@@ -10,21 +9,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::pull::{self, Batch};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer as PullConsumer, DeliverPolicy};
-use async_nats::jetstream::context::{PublishAckFuture, PublishError as NatsPublishError, PublishErrorKind};
+use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
-use async_nats::jetstream::{self, ErrorCode};
 use async_nats::{HeaderMap, RequestErrorKind};
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{Clock as _, SystemClock, Timestamp};
 use futures_util::StreamExt as _;
-use futures_util::future::join_all;
 use ports::Unavailable;
 use ports::event_bus::{AckToken, Backlog, Consumer, Delivery, EventBus, Outgoing, PublishError, Published, Stream};
 use tokio::sync::Mutex;
 
+use crate::nats::publishing::Publishing;
 use crate::nats::work_queues::WorkQueues;
 use crate::nats::{Trust, streams, unavailable};
 
@@ -46,13 +45,15 @@ pub struct JetStreamBus {
     client: async_nats::Client,
     jetstream: jetstream::Context,
     trust: Arc<Trust>,
+    publishing: Publishing,
     queues: Arc<WorkQueues>,
     consumers: Mutex<HashMap<&'static str, PullConsumer<pull::Config>>>,
 }
 
 impl JetStreamBus {
     pub(super) fn new(client: async_nats::Client, jetstream: jetstream::Context, trust: Arc<Trust>) -> Self {
-        Self { client, jetstream, trust, queues: Arc::default(), consumers: Mutex::default() }
+        let publishing = Publishing::new(client.clone(), jetstream.clone(), trust.clone());
+        Self { client, jetstream, trust, publishing, queues: Arc::default(), consumers: Mutex::default() }
     }
 
     /// The consumer, made on its first use.
@@ -155,15 +156,7 @@ impl JetStreamBus {
 #[async_trait]
 impl EventBus for JetStreamBus {
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<Published, PublishError>> {
-        let mut sent = Vec::with_capacity(messages.len());
-        for message in messages {
-            sent.push((message.stream, self.send(message).await));
-        }
-        let answers = sent.into_iter().map(async |(stream, sent)| match sent {
-            Ok(acknowledgement) => acknowledged(stream, acknowledgement).await,
-            Err(error) => Err(error),
-        });
-        join_all(answers).await
+        self.publishing.publish(messages).await
     }
 
     async fn pull(&self, consumer: &Consumer, max: usize, wait: Duration) -> Result<Vec<Delivery>, Unavailable> {
@@ -240,38 +233,6 @@ impl EventBus for JetStreamBus {
     fn is_connected(&self) -> bool {
         self.trust.holds(&self.client)
     }
-}
-
-impl JetStreamBus {
-    /// Hands a message to the connection.
-    async fn send(&self, message: Outgoing) -> Result<PublishAckFuture, PublishError> {
-        let size = message.payload.len();
-        if size > Stream::MAX_MESSAGE_BYTES {
-            return Err(PublishError::TooLarge { size, limit: Stream::MAX_MESSAGE_BYTES });
-        }
-        let mut publish = PublishMessage::build().payload(message.payload);
-        if let Some(id) = &message.dedup_id {
-            publish = publish.message_id(id);
-        }
-        let sent = self.jetstream.send_publish(message.subject, publish).await;
-        sent.map_err(|error| failure(message.stream, error))
-    }
-}
-
-async fn acknowledged(stream: Stream, answer: PublishAckFuture) -> Result<Published, PublishError> {
-    match answer.await {
-        Ok(ack) => Ok(Published { sequence: ack.sequence, duplicate: ack.duplicate }),
-        Err(error) => Err(failure(stream, error)),
-    }
-}
-
-/// A full subject is told from a full disk: the one is the tenant's, the other everybody's.
-fn failure(stream: Stream, error: NatsPublishError) -> PublishError {
-    use std::error::Error as _;
-    let full = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>()).is_some_and(|error| {
-        error.error_code() == ErrorCode::STREAM_STORE_FAILED && error.to_string().contains("maximum messages")
-    });
-    if full { PublishError::Full { stream: stream.name() } } else { PublishError::Unavailable(unavailable(error)) }
 }
 
 /// Everything of a batch, and the error that ended it, if one did. Never waits longer than `limit` in all.

@@ -11,8 +11,10 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, PersistenceMode, Rete
 use async_nats::jetstream::{self, ErrorCode};
 use common::envelope::Lane;
 use ports::event_bus::{Retention, Stream};
+use serde_json::Value;
 
 use crate::OpenError;
+use crate::nats::publishing::is_batched;
 use crate::nats::{HEADER_ROOM, unavailable};
 
 /// The stream of the directory.
@@ -137,6 +139,24 @@ pub(super) async fn migrate(context: &jetstream::Context, replicas: usize) -> Re
         });
     }
     Ok(done)
+}
+
+/// Sees to it that a server from 2.12 on takes batches of messages for the streams that get them. The library does not
+/// know the setting yet, and leaves it out whenever it changes a stream.
+pub async fn allow_batches(context: &jetstream::Context) -> Result<(), OpenError> {
+    for name in Stream::ALL.into_iter().filter(|stream| is_batched(*stream)).map(name) {
+        let info: Value = context.request(format!("STREAM.INFO.{name}"), &()).await.map_err(unavailable)?;
+        let mut config = info["config"].clone();
+        if config["allow_atomic"] == true {
+            continue;
+        }
+        config["allow_atomic"] = true.into();
+        let answer: Value = context.request(format!("STREAM.UPDATE.{name}"), &config).await.map_err(unavailable)?;
+        if let Some(error) = answer.get("error") {
+            return Err(refused(name, &error["description"].to_string()));
+        }
+    }
+    Ok(())
 }
 
 fn refused(name: &str, why: &str) -> OpenError {

@@ -43,12 +43,7 @@ struct Acked {
 
 impl Default for WorkQueues {
     fn default() -> Self {
-        Self {
-            held_back: HELD_BACK,
-            acked: Mutex::default(),
-            noted: Notify::default(),
-            sweeping: OnceLock::default(),
-        }
+        Self { held_back: HELD_BACK, acked: Mutex::default(), noted: Notify::default(), sweeping: OnceLock::default() }
     }
 }
 

@@ -33,6 +33,31 @@ pub async fn a_dedup_id_twice_in_one_publish_stores_one<H: Harness>() {
     nothing_comes(&scene, &consumer(Stream::Events)).await;
 }
 
+pub async fn a_dedup_id_twice_among_many_stores_one<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    let many = (0..20).map(|n| with_id(Stream::Events, &format!("{n:02}"), &format!("id-{}", n % 19))).collect();
+    let published = publish(&scene, many).await;
+    assert_eq!(published[19], Published { sequence: published[0].sequence, duplicate: true });
+    let expected: Vec<_> = (0..19).map(|n| format!("{n:02}")).collect();
+    assert_eq!(texts(&take(&scene, &consumer(Stream::Events), 19).await), expected);
+    nothing_comes(&scene, &consumer(Stream::Events)).await;
+}
+
+pub async fn a_dedup_id_that_is_known_does_not_undo_the_others<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    let first = publish(&scene, vec![with_id(Stream::Events, "first", "id-7")]).await[0].sequence;
+    let many = (0..20).map(|n| with_id(Stream::Events, &format!("{n:02}"), &format!("id-{n}"))).collect();
+    let published = publish(&scene, many).await;
+    let duplicates: Vec<_> = published.iter().filter(|each| each.duplicate).map(|each| each.sequence).collect();
+    assert_eq!(duplicates, [first]);
+    let taken = take(&scene, &consumer(Stream::Events), 20).await;
+    let mut expected = vec!["first".to_owned()];
+    expected.extend((0..20).filter(|n| *n != 7).map(|n| format!("{n:02}")));
+    assert_eq!(texts(&taken), expected);
+    let stored: Vec<_> = published.iter().filter(|each| !each.duplicate).map(|each| each.sequence).collect();
+    assert_eq!(taken[1..].iter().map(|each| each.sequence).collect::<Vec<_>>(), stored);
+}
+
 pub async fn a_dedup_id_is_known_after_its_message_was_acked<H: Harness>() {
     let scene = Scene::<H>::open().await;
     for stream in [Stream::Wakeups, Stream::Events] {

@@ -81,6 +81,8 @@ macro_rules! event_bus_contract {
             // dedup
             a_dedup_id_twice_stores_one_and_names_the_first,
             a_dedup_id_twice_in_one_publish_stores_one,
+            a_dedup_id_twice_among_many_stores_one,
+            a_dedup_id_that_is_known_does_not_undo_the_others,
             a_dedup_id_is_known_after_its_message_was_acked,
             a_dedup_id_is_known_after_a_restart,
             a_dedup_id_of_an_acked_message_is_known_after_a_restart,
