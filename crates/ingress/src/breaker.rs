@@ -1,5 +1,5 @@
 //! The breaker towards the bus: after the first time-outs, requests are refused at once instead of waiting for the
-//! deadline one after another.
+//! deadline one after another. One time-out is enough if the bus was silent all the while.
 //!
 //! While it is open one request at a time is let through to try.
 
@@ -21,6 +21,7 @@ pub(crate) struct Breaker(Mutex<State>);
 struct State {
     failures: u32,
     next_probe: Duration,
+    answered_at: Option<Duration>,
 }
 
 impl Breaker {
@@ -47,8 +48,9 @@ impl Breaker {
     }
 
     /// The bus answered.
-    pub(crate) fn succeeded(&self) {
+    pub(crate) fn succeeded(&self, now: Duration) {
         let mut state = self.lock();
+        state.answered_at = Some(now);
         if state.failures >= THRESHOLD {
             tracing::info!("the bus answers again");
             metrics::gauge!(names::BREAKER_OPEN).set(0.0);
@@ -56,11 +58,22 @@ impl Breaker {
         state.failures = 0;
     }
 
-    /// The bus failed or did not answer in time.
+    /// The bus failed.
     pub(crate) fn failed(&self, now: Duration) {
+        self.count(now, 1);
+    }
+
+    /// A request that began then has waited for the bus in vain.
+    pub(crate) fn timed_out(&self, now: Duration, began: Duration) {
+        let was_silent = self.lock().answered_at.is_none_or(|answered_at| answered_at < began);
+        self.count(now, if was_silent { THRESHOLD } else { 1 });
+    }
+
+    fn count(&self, now: Duration, failures: u32) {
         let mut state = self.lock();
-        state.failures = state.failures.saturating_add(1);
-        if state.failures == THRESHOLD {
+        let was_closed = state.failures < THRESHOLD;
+        state.failures = state.failures.saturating_add(failures);
+        if was_closed && state.failures >= THRESHOLD {
             tracing::error!("the bus does not answer; refusing webhooks at once until it does");
             metrics::gauge!(names::BREAKER_OPEN).set(1.0);
             state.next_probe = now + PROBE_EVERY;
@@ -83,8 +96,19 @@ mod tests {
         assert!(!breaker.lets_through(at(1)));
         assert!(breaker.lets_through(at(2)), "one probe");
         assert!(!breaker.lets_through(at(2)), "only one");
-        breaker.succeeded();
+        breaker.succeeded(at(2));
         assert!(breaker.lets_through(at(2)));
+    }
+
+    #[test]
+    fn one_time_out_opens_it_if_nothing_was_answered_meanwhile() {
+        let at = Duration::from_secs;
+        let breaker = Breaker::default();
+        breaker.succeeded(at(2));
+        breaker.timed_out(at(3), at(1));
+        assert!(!breaker.is_open(), "others were answered");
+        breaker.timed_out(at(5), at(3));
+        assert!(breaker.is_open());
     }
 
     #[test]
@@ -92,7 +116,7 @@ mod tests {
         let breaker = Breaker::default();
         for _ in 0..10 {
             breaker.failed(Duration::ZERO);
-            breaker.succeeded();
+            breaker.succeeded(Duration::ZERO);
         }
         assert!(breaker.lets_through(Duration::ZERO));
     }

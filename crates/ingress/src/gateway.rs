@@ -154,7 +154,7 @@ impl Gateway {
                         () = stopping.stopping() => return,
                         probed = tokio::time::timeout(own.config.deadline, probe) => {
                             if matches!(probed, Ok(Ok(()))) {
-                                own.breaker.succeeded();
+                                own.breaker.succeeded(own.deps.clock.monotonic());
                             }
                         }
                     }
@@ -236,11 +236,12 @@ impl Gateway {
             received_at: received_at(&*self.deps.clock, incoming.read_at),
             trace: incoming.trace,
         };
+        let began = self.deps.clock.monotonic();
         let stored = self.store(&directory, request, incoming.body, trail);
         if let Ok(answer) = tokio::time::timeout_at(deadline, stored).await {
             return answer;
         }
-        self.breaker.failed(self.deps.clock.monotonic());
+        self.breaker.timed_out(self.deps.clock.monotonic(), began);
         trail.messages.clear();
         metrics::counter!(names::PUBLISH_FAILURES, "reason" => "deadline").increment(1);
         Answer::later(503, "deadline", RETRY_AFTER)
@@ -359,7 +360,7 @@ impl Gateway {
         if unavailable {
             self.breaker.failed(self.deps.clock.monotonic());
         } else {
-            self.breaker.succeeded();
+            self.breaker.succeeded(self.deps.clock.monotonic());
         }
         if refused || published.len() != dispositions.len() {
             trail.messages.clear();

@@ -52,5 +52,6 @@ mod doctor;
 mod one_process;
 mod outages;
 mod refusals;
+mod rolling;
 mod secrets;
 mod side_by_side;

@@ -59,10 +59,19 @@ impl Servers {
 
     /// What a consumer has been given and has not acknowledged.
     pub(crate) fn in_hand(&self, stream: &str, consumer: &str) -> u64 {
+        self.consumer(stream, consumer)["num_ack_pending"].as_u64().unwrap_or_default()
+    }
+
+    /// What a consumer has not acknowledged, in hand or not.
+    pub(crate) fn waiting(&self, stream: &str, consumer: &str) -> u64 {
+        let consumer = self.consumer(stream, consumer);
+        ["num_pending", "num_ack_pending"].iter().filter_map(|count| consumer[count].as_u64()).sum()
+    }
+
+    fn consumer(&self, stream: &str, name: &str) -> Value {
         let stream = self.stream(stream);
         let consumers = stream["consumer_detail"].as_array().cloned().unwrap_or_default();
-        let consumer = consumers.into_iter().find(|each| each["name"] == consumer);
-        consumer.and_then(|each| each["num_ack_pending"].as_u64()).unwrap_or_default()
+        consumers.into_iter().find(|each| each["name"] == name).unwrap_or_default()
     }
 
     fn stream(&self, name: &str) -> Value {

@@ -310,6 +310,24 @@ impl Wharf {
         address
     }
 
+    /// How many processes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Stops one of the processes as an operator does, and starts it again where it was.
+    pub(crate) fn restart(&mut self, index: usize) {
+        let part = &mut self.parts[index];
+        part.process.terminate();
+        assert_eq!(part.process.wait_for_end(), Some(0), "a stop is a success:\n{}", self.setup.log());
+        let (job, listener, admin) = (part.job, part.listener, part.admin);
+        let log = &self.setup.logs[Job::ALL.iter().position(|each| *each == job).unwrap()];
+        let mut part = self.setup.spawn_at(job, listener, admin, log);
+        part.find();
+        wait::until("the process is ready", || (http::get(part.admin, "/ready", "").status == 200).then_some(()));
+        self.parts[index] = part;
+    }
+
     /// Standard error so far, of these processes and of earlier ones of the setup.
     pub(crate) fn log(&self) -> String {
         self.setup.log()
@@ -328,7 +346,9 @@ impl Wharf {
     /// again late, and several do not keep an order.
     fn settle(&self) {
         let servers = self.servers();
-        wait::until("nothing is left on the bus", || (servers.messages_in("inbound_live") == 0).then_some(()));
+        wait::until("nothing is left on the bus", || {
+            (servers.waiting("inbound_live", "normalizer-live") == 0).then_some(())
+        });
     }
 
     /// kill -9. What is returned starts again on the same servers, folder and addresses.

@@ -70,6 +70,12 @@ pub(crate) fn start(traffic: Traffic, delivery: Delivery) -> Sender {
 }
 
 impl Sender {
+    /// Webhooks acknowledged so far.
+    #[allow(dead_code, reason = "for scenarios of one of the two targets")]
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.progress.borrow().acknowledged
+    }
+
     /// Waits until so many webhooks are acknowledged.
     pub(crate) fn wait_for(&self, acknowledged: u64) {
         wait::until(&format!("{acknowledged} webhooks acknowledged"), || {
