@@ -26,8 +26,9 @@ fn a_rolling_restart_under_load_costs_a_retry_at_most_and_loses_nothing() {
     }
     let reports: Vec<_> = senders.into_iter().map(sender::Sender::finish).collect();
     for report in &reports {
-        // Connections are refused while a gateway starts; whatever it takes it answers.
-        assert!(report.statuses.keys().all(|status| [200, 403].contains(status)), "{:?}", report.statuses);
+        // No balancer is in front that waits for readiness: while a gateway starts, connections are refused, and then
+        // webhooks until it has the directory. The next try, here or at the other door, is taken.
+        assert!(report.statuses.keys().all(|status| [200, 403, 503].contains(status)), "{:?}", report.statuses);
     }
     let acknowledged: Vec<_> = reports.into_iter().flat_map(|report| report.acknowledged).collect();
     wharf.events_when(expected_events(&acknowledged));
