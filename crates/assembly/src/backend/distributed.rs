@@ -230,7 +230,8 @@ async fn make_partitions(postgres: &Postgres) -> Duration {
     }
 }
 
-/// Tries until the server is there. Each try has what is left of the time; one that says what is wrong ends it.
+/// Tries until the server is there, for about so long: a try that has begun is not broken off. One that says what is wrong
+/// ends it.
 pub(crate) async fn until_available<T, F>(what: &str, wait: Duration, attempt: impl Fn() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = Result<T, OpenError>>,

@@ -90,8 +90,11 @@ impl WorkQueues {
         for consumer in consumers {
             let stream = context.get_stream_no_info(streams::name(consumer.stream)).await.map_err(unavailable)?;
             let floor = stream.consumer_info(consumer.name).await.map_err(unavailable)?.ack_floor.stream_sequence;
-            // Nobody else reads a work queue, so what lies below is done with.
-            stream.purge().sequence(floor + 1).await.map_err(unavailable)?;
+            // Nobody else reads a work queue, so what lies below is done with. Where nothing does, there is nothing to ask for:
+            // up to 2.14 a server that is told to purge below 1 purges everything.
+            if floor > 0 {
+                stream.purge().sequence(floor + 1).await.map_err(unavailable)?;
+            }
             let late = self.held_back(&consumer, floor);
             let mut deleted = Vec::new();
             for some in late.chunks(DELETED_AT_ONCE) {
