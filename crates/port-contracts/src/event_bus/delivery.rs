@@ -180,10 +180,21 @@ pub async fn an_ack_with_a_token_from_before_a_restart_ends_no_other_message<H: 
     let scene = scene.restart().await;
     publish_texts(&scene, LIVE, &["b"]).await;
     ack(&scene, &consumer(LIVE), &old).await;
-    assert_eq!(texts(&take(&scene, &consumer(LIVE), 1).await), ["b"]);
+    second_comes(&scene).await;
     ack(&scene, &consumer(LIVE), &old).await;
     scene.pass(ACK_WAIT).await;
-    assert_eq!(texts(&take(&scene, &consumer(LIVE), 1).await), ["b"]);
+    second_comes(&scene).await;
+}
+
+/// The message "b" comes; before it the acknowledged "a" may, where a crash forgets that it is.
+async fn second_comes<H: Harness>(scene: &Scene<H>) {
+    loop {
+        let taken = texts(&take(scene, &consumer(LIVE), 1).await);
+        if taken == ["b"] {
+            return;
+        }
+        assert!(taken == ["a"] && !H::REMEMBERS_ACKS_OVER_RESTART, "{taken:?}");
+    }
 }
 
 /// There is no last delivery: what is poison is for the consumer to decide.
