@@ -21,6 +21,7 @@ use percent_encoding::percent_decode_str;
 use ports::Unavailable;
 use ports::event_bus::Stream;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::OpenError;
@@ -69,6 +70,8 @@ pub struct Nats {
     client: async_nats::Client,
     jetstream: jetstream::Context,
     trust: Arc<Trust>,
+    /// Where it was made. Listeners have runtimes of their own, which end one by one.
+    runtime: Handle,
 }
 
 /// Whether the server at the other end is known to be as it must be. After each new connection that is open again: it
@@ -157,7 +160,7 @@ impl Nats {
             .max_ack_inflight(MAX_IN_FLIGHT)
             .backpressure_on_inflight(false)
             .build(client.clone());
-        Ok(Self { config, client, jetstream, trust })
+        Ok(Self { config, client, jetstream, trust, runtime: Handle::current() })
     }
 
     /// Makes the streams, or brings them up to date. Returns what was done, a line each.
@@ -174,13 +177,12 @@ impl Nats {
     ///
     /// After a first success this is done again after each new connection, and from time to time: while a server is not
     /// known to be as it must be, the bus counts as not connected.
-    #[expect(clippy::disallowed_methods, reason = "nothing waits for it: it ends with the connection that it looks at")]
     pub async fn verify(&self) -> Result<(), OpenError> {
         self.verify_now().await?;
         self.trust.keeper.get_or_init(|| {
             let (client, jetstream, config) = (self.client.clone(), self.jetstream.clone(), self.config.clone());
             let trust = Arc::downgrade(&self.trust);
-            AbortOnDrop(tokio::spawn(keep_verified(client, jetstream, config, trust)))
+            AbortOnDrop(self.runtime.spawn(keep_verified(client, jetstream, config, trust)))
         });
         Ok(())
     }
@@ -244,7 +246,8 @@ impl Nats {
 
     /// The event bus.
     pub fn bus(&self) -> Arc<JetStreamBus> {
-        Arc::new(JetStreamBus::new(self.client.clone(), self.jetstream.clone(), self.trust.clone()))
+        let (client, jetstream) = (self.client.clone(), self.jetstream.clone());
+        Arc::new(JetStreamBus::new(client, jetstream, self.trust.clone(), self.runtime.clone()))
     }
 
     /// The directory, read from the stream. Writing to it fails: see [`crate::directory::PublishedDirectory`].
@@ -295,8 +298,13 @@ async fn keep_verified(
             // The news of a connection that was verified meanwhile.
             continue;
         }
-        let nats =
-            Nats { config: config.clone(), client: client.clone(), jetstream: jetstream.clone(), trust: holding };
+        let nats = Nats {
+            config: config.clone(),
+            client: client.clone(),
+            jetstream: jetstream.clone(),
+            trust: holding,
+            runtime: Handle::current(),
+        };
         let was_verified = nats.trust.is_verified(&nats.client);
         match nats.verify_now().await {
             Ok(()) => {

@@ -21,6 +21,7 @@ use common::{Clock as _, SystemClock, Timestamp};
 use futures_util::StreamExt as _;
 use ports::Unavailable;
 use ports::event_bus::{AckToken, Backlog, Consumer, Delivery, EventBus, Outgoing, PublishError, Published, Stream};
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 
 use crate::nats::publishing::Publishing;
@@ -47,13 +48,20 @@ pub struct JetStreamBus {
     trust: Arc<Trust>,
     publishing: Publishing,
     queues: Arc<WorkQueues>,
+    /// The one of the process, which outlives the threads of its listeners.
+    runtime: Handle,
     consumers: Mutex<HashMap<&'static str, PullConsumer<pull::Config>>>,
 }
 
 impl JetStreamBus {
-    pub(super) fn new(client: async_nats::Client, jetstream: jetstream::Context, trust: Arc<Trust>) -> Self {
-        let publishing = Publishing::new(client.clone(), jetstream.clone(), trust.clone());
-        Self { client, jetstream, trust, publishing, queues: Arc::default(), consumers: Mutex::default() }
+    pub(super) fn new(
+        client: async_nats::Client,
+        jetstream: jetstream::Context,
+        trust: Arc<Trust>,
+        runtime: Handle,
+    ) -> Self {
+        let publishing = Publishing::new(client.clone(), jetstream.clone(), trust.clone(), runtime.clone());
+        Self { client, jetstream, trust, publishing, queues: Arc::default(), runtime, consumers: Mutex::default() }
     }
 
     /// The consumer, made on its first use.
@@ -78,7 +86,7 @@ impl JetStreamBus {
         let made = made.map_err(unavailable)?;
         consumers.insert(consumer.name, made.clone());
         // What another process acknowledged just before it ended.
-        self.queues.note(&self.jetstream, consumer, &[]);
+        self.queues.note(&self.jetstream, &self.runtime, consumer, &[]);
         Ok(made)
     }
 
@@ -169,7 +177,7 @@ impl EventBus for JetStreamBus {
 
     async fn ack(&self, consumer: &Consumer, tokens: &[AckToken]) -> Result<(), Unavailable> {
         self.settle(consumer, tokens, Bytes::from_static(b"+ACK")).await?;
-        self.queues.note(&self.jetstream, consumer, tokens);
+        self.queues.note(&self.jetstream, &self.runtime, consumer, tokens);
         Ok(())
     }
 

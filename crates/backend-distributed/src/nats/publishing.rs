@@ -6,7 +6,7 @@
 //! of it is a duplicate or over its tenant's quota. Where nothing is synced, nothing is gained either.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -21,7 +21,9 @@ use futures_util::stream::FuturesUnordered;
 use ports::Unavailable;
 use ports::event_bus::{Outgoing, PublishError, Published, Stream};
 use serde::Deserialize;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::{ACK_TIMEOUT, AbortOnDrop, Trust, connection_number, unavailable};
 
@@ -32,6 +34,8 @@ const ROUND_MESSAGES: usize = 500;
 const ROUND_BYTES: usize = 8 << 20;
 /// Up to so many messages one by one are no dearer than a batch, which is synced four times.
 const FEW: usize = 4;
+/// A stream whose batches the server refused is tried again after this: it may have been migrated meanwhile.
+const BATCHES_AGAIN: Duration = Duration::from_secs(30);
 /// How often it is looked whether the connection is still the one that an answer is awaited on.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -41,6 +45,7 @@ pub(super) type Answers = Vec<Result<Published, PublishError>>;
 pub(super) struct Publishing {
     link: Link,
     rounds: [OnceLock<Rounds>; Stream::ALL.len()],
+    runtime: Handle,
 }
 
 struct Rounds {
@@ -60,24 +65,31 @@ struct Link {
     client: async_nats::Client,
     jetstream: jetstream::Context,
     trust: Arc<Trust>,
-    /// The server has refused batches of these streams, as they were made by an older one.
-    refuses_batches: Arc<AtomicBool>,
+    /// Seconds since `began` before which the server is sent no batches: it takes none for a stream that an older one made.
+    batches_again: Arc<AtomicU64>,
+    began: Instant,
     /// Makes ids of batches: one of the process, and a number.
     process: Arc<str>,
     batches: Arc<AtomicU64>,
 }
 
 impl Publishing {
-    pub(super) fn new(client: async_nats::Client, jetstream: jetstream::Context, trust: Arc<Trust>) -> Self {
+    pub(super) fn new(
+        client: async_nats::Client,
+        jetstream: jetstream::Context,
+        trust: Arc<Trust>,
+        runtime: Handle,
+    ) -> Self {
         let link = Link {
             client,
             jetstream,
             trust,
-            refuses_batches: Arc::default(),
+            batches_again: Arc::default(),
+            began: Instant::now(),
             process: uuid::Uuid::now_v7().simple().to_string().into(),
             batches: Arc::default(),
         };
-        Self { link, rounds: Default::default() }
+        Self { link, rounds: Default::default(), runtime }
     }
 
     /// Publishes messages; the answers are in their order.
@@ -88,9 +100,10 @@ impl Publishing {
         let (Some(rounds), true, true) =
             (at.and_then(|at| self.rounds.get(at)), is_one_stream, self.link.may_batch(stream))
         else {
-            return self.link.one_by_one(&messages).await;
+            let published = self.link.while_connected(self.link.one_by_one(&messages)).await;
+            return published.unwrap_or_else(|| nothing_came(messages.len()));
         };
-        let rounds = rounds.get_or_init(|| Rounds::start(self.link.clone()));
+        let rounds = rounds.get_or_init(|| Rounds::start(self.link.clone(), &self.runtime));
         let (answer, answered) = oneshot::channel();
         let count = messages.len();
         let sent = rounds.waiting.send(Waiting { messages, answer });
@@ -102,10 +115,9 @@ impl Publishing {
 }
 
 impl Rounds {
-    #[expect(clippy::disallowed_methods, reason = "nothing waits for it: it ends with the bus that it works for")]
-    fn start(link: Link) -> Self {
+    fn start(link: Link, runtime: &Handle) -> Self {
         let (waiting, queue) = mpsc::unbounded_channel();
-        Self { waiting, _running: AbortOnDrop(tokio::spawn(run(link, queue))) }
+        Self { waiting, _running: AbortOnDrop(runtime.spawn(run(link, queue))) }
     }
 }
 
@@ -154,7 +166,9 @@ impl BatchError {
 impl Link {
     /// Whether it is worth trying batches on this connection. An older server would take each of them for a message.
     fn may_batch(&self, stream: Stream) -> bool {
-        is_batched(stream) && self.trust.has_batches(&self.client) && !self.refuses_batches.load(Ordering::Relaxed)
+        is_batched(stream)
+            && self.trust.has_batches(&self.client)
+            && self.began.elapsed().as_secs() >= self.batches_again.load(Ordering::Relaxed)
     }
 
     async fn round(&self, round: Vec<Waiting>) {
@@ -175,23 +189,37 @@ impl Link {
     }
 
     async fn publish(&self, messages: &[Outgoing]) -> Answers {
+        let published = self.while_connected(self.publish_parts(messages)).await;
+        published.unwrap_or_else(|| nothing_came(messages.len()))
+    }
+
+    /// As one batch; if it is refused, as two of half the size, and so on, so that one message costs the others little.
+    async fn publish_parts(&self, messages: &[Outgoing]) -> Answers {
         let fits = messages.iter().all(|message| message.payload.len() <= Stream::MAX_MESSAGE_BYTES);
-        if messages.len() <= FEW || !fits {
-            let published = self.while_connected(self.one_by_one(messages)).await;
-            return published.unwrap_or_else(|| nothing_came(messages.len()));
-        }
-        match self.while_connected(self.batch(messages)).await {
-            Some(Ok(first)) => {
-                let published = (first..).map(|sequence| Ok(Published { sequence, duplicate: false }));
-                published.take(messages.len()).collect()
+        let mut answers = Vec::with_capacity(messages.len());
+        let mut parts = vec![messages];
+        while let Some(part) = parts.pop() {
+            let stream = part.first().map(|message| message.stream);
+            if part.len() <= FEW || !fits || !stream.is_some_and(|stream| self.may_batch(stream)) {
+                answers.extend(self.one_by_one(part).await);
+                continue;
             }
-            Some(Err(BatchError::Refused)) => self.one_by_one(messages).await,
-            Some(Err(BatchError::Unavailable(error))) => {
-                let lost = |_| Err(PublishError::Unavailable(Unavailable::new("NATS", error.clone())));
-                messages.iter().map(lost).collect()
+            match self.batch(part).await {
+                Ok(first) => {
+                    let published = (first..).map(|sequence| Ok(Published { sequence, duplicate: false }));
+                    answers.extend(published.take(part.len()));
+                }
+                Err(BatchError::Refused) => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Err(BatchError::Unavailable(error)) => {
+                    let lost = |_| Err(PublishError::Unavailable(Unavailable::new("NATS", error.clone())));
+                    answers.extend(part.iter().map(lost));
+                }
             }
-            None => nothing_came(messages.len()),
         }
+        answers
     }
 
     /// Stores all of them or none; the sequence of the first.
@@ -227,8 +255,12 @@ impl Link {
             Committed { error, .. } => {
                 // Whoever answers as if it were a single message knows no batches, whatever its version says.
                 let knows = error.as_ref().is_some_and(|error| error.err_code != ErrorCode::ATOMIC_PUBLISH_DISABLED.0);
-                if !knows && !self.refuses_batches.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("the NATS server takes no batches for this stream: run `wharf migrate`");
+                if !knows {
+                    let again = self.began.elapsed() + BATCHES_AGAIN;
+                    self.batches_again.store(again.as_secs(), Ordering::Relaxed);
+                    tracing::warn!(
+                        "the NATS server takes no batches for a stream, which is slower: run `wharf migrate`"
+                    );
                 }
                 Err(BatchError::Refused)
             }
@@ -258,13 +290,15 @@ impl Link {
         sent.map_err(|error| failure(message.stream, error))
     }
 
-    /// `None` as soon as the connection is another one: its answers go to nobody.
+    /// `None` as soon as the connection is another one, since its answers go to nobody, and if in the end the server is not
+    /// known to be as it must be.
     async fn while_connected<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let connection = connection_number(&self.client);
         let mut work = std::pin::pin!(work);
         loop {
             if let Ok(done) = tokio::time::timeout(LOOK_EVERY, &mut work).await {
-                return Some(done);
+                let is_same = connection_number(&self.client) == connection;
+                return (is_same && self.trust.holds(&self.client)).then_some(done);
             }
             let is_there = self.client.connection_state() == State::Connected;
             if !is_there || connection_number(&self.client) != connection {

@@ -3,17 +3,19 @@
 //! JetStream's own work queues remove each acknowledged message by a write and a sync of its own, which costs as much as
 //! the publish did. So these streams keep what is acknowledged; the server notes it beside the stream, many at a time, and
 //! about once a second everything below the first message that is not acknowledged is purged with one request. Where such
-//! a message holds back a purge for long, what this process acknowledged behind it is deleted one by one.
+//! a message holds back a purge for long, what this process acknowledged behind it is deleted one by one, each after a look
+//! whether it is still the same message: a stream that was made anew counts from 1 again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{DeleteMessageErrorKind, Stream};
+use async_nats::jetstream::stream::{DeleteMessageErrorKind, DirectGetErrorKind, Stream};
 use async_nats::jetstream::{self, ErrorCode};
 use futures_util::future::join_all;
 use ports::Unavailable;
 use ports::event_bus::{AckToken, Consumer, Retention};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -23,9 +25,10 @@ use super::{AbortOnDrop, streams, unavailable};
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long what is acknowledged may wait for messages before it.
 const HELD_BACK: Duration = Duration::from_secs(30);
-/// Messages deleted one by one in one sweep, and at the same time. Each is a sync.
-const DELETED: usize = 4096;
+/// Messages deleted one by one at the same time. Each is a sync.
 const DELETED_AT_ONCE: usize = 64;
+/// Failed sweeps between two warnings.
+const WARN_EVERY: u32 = 60;
 
 /// What one process has acknowledged, until it is out of the queues.
 pub(super) struct WorkQueues {
@@ -37,8 +40,15 @@ pub(super) struct WorkQueues {
 
 struct Acked {
     consumer: Consumer,
-    /// Sequences, and when they were acknowledged.
-    sequences: BTreeMap<u64, Instant>,
+    /// By sequence, until they are gone.
+    messages: BTreeMap<u64, AckedMessage>,
+}
+
+#[derive(Clone, Copy)]
+struct AckedMessage {
+    /// Nanoseconds since 1970. With the sequence it names a message, whatever became of its stream.
+    stored_at: i128,
+    acked_at: Instant,
 }
 
 impl Default for WorkQueues {
@@ -49,33 +59,42 @@ impl Default for WorkQueues {
 
 impl WorkQueues {
     /// Notes what was acknowledged, or, without any, that there may be something from before.
-    #[expect(clippy::disallowed_methods, reason = "nothing waits for it: it ends with the bus that it works for")]
-    pub(super) fn note(self: &Arc<Self>, context: &jetstream::Context, consumer: &Consumer, tokens: &[AckToken]) {
+    pub(super) fn note(
+        self: &Arc<Self>,
+        context: &jetstream::Context,
+        runtime: &Handle,
+        consumer: &Consumer,
+        tokens: &[AckToken],
+    ) {
         if !matches!(consumer.stream.retention(), Retention::WorkQueue { .. }) {
             return;
         }
-        let now = Instant::now();
-        let noted = tokens.iter().filter_map(sequence).map(|sequence| (sequence, now));
+        let acked_at = Instant::now();
+        let noted = tokens.iter().filter_map(named);
+        let noted = noted.map(|(sequence, stored_at)| (sequence, AckedMessage { stored_at, acked_at }));
         let mut acked = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = || Acked { consumer: consumer.clone(), sequences: BTreeMap::new() };
-        acked.entry(consumer.name).or_insert_with(of).sequences.extend(noted);
+        let of = || Acked { consumer: consumer.clone(), messages: BTreeMap::new() };
+        acked.entry(consumer.name).or_insert_with(of).messages.extend(noted);
         drop(acked);
         self.noted.notify_one();
         self.sweeping.get_or_init(|| {
             let (queues, context) = (Arc::downgrade(self), context.clone());
-            AbortOnDrop(tokio::spawn(async move {
-                let mut has_failed = false;
+            AbortOnDrop(runtime.spawn(async move {
+                let mut failures = 0;
                 while let Some(queues) = queues.upgrade() {
                     queues.noted.notified().await;
                     tokio::time::sleep(SWEEP_EVERY).await;
-                    match queues.sweep(&context).await {
-                        Ok(()) => has_failed = false,
-                        Err(error) => {
-                            if !std::mem::replace(&mut has_failed, true) {
-                                tracing::warn!(%error, "acknowledged messages stay in their queues for now");
-                            }
-                            queues.noted.notify_one();
+                    if let Err(error) = queues.sweep(&context).await {
+                        if failures % WARN_EVERY == 0 {
+                            tracing::warn!(
+                                error = &error as &dyn std::error::Error,
+                                "acknowledged messages stay in their queues, which fill up; may this user purge them?"
+                            );
                         }
+                        failures += 1;
+                        queues.noted.notify_one();
+                    } else {
+                        failures = 0;
                     }
                 }
             }))
@@ -87,42 +106,56 @@ impl WorkQueues {
             let acked = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
             acked.values().map(|acked| acked.consumer.clone()).collect()
         };
+        let mut failed = Ok(());
         for consumer in consumers {
-            let stream = context.get_stream_no_info(streams::name(consumer.stream)).await.map_err(unavailable)?;
-            let floor = stream.consumer_info(consumer.name).await.map_err(unavailable)?.ack_floor.stream_sequence;
-            // Nobody else reads a work queue, so what lies below is done with. Where nothing does, there is nothing to ask for:
-            // up to 2.14 a server that is told to purge below 1 purges everything.
-            if floor > 0 {
-                stream.purge().sequence(floor + 1).await.map_err(unavailable)?;
+            // One queue does not keep the others from being swept.
+            if let Err(error) = self.sweep_one(context, &consumer).await {
+                failed = Err(error);
             }
-            let late = self.held_back(&consumer, floor);
-            let mut deleted = Vec::new();
-            for some in late.chunks(DELETED_AT_ONCE) {
-                let gone = join_all(some.iter().map(|sequence| delete(&stream, *sequence))).await;
-                deleted.extend(some.iter().zip(gone).filter(|(_, gone)| *gone).map(|(sequence, _)| *sequence));
-            }
-            self.forget(&consumer, &deleted);
         }
+        failed
+    }
+
+    async fn sweep_one(&self, context: &jetstream::Context, consumer: &Consumer) -> Result<(), Unavailable> {
+        let stream = context.get_stream_no_info(streams::name(consumer.stream)).await.map_err(unavailable)?;
+        let floor = stream.consumer_info(consumer.name).await.map_err(unavailable)?.ack_floor.stream_sequence;
+        // Nobody else reads a work queue, so what lies below is done with. Where nothing does, there is nothing to ask for:
+        // up to 2.14 a server that is told to purge below 1 purges everything.
+        if floor > 0 {
+            stream.purge().sequence(floor + 1).await.map_err(unavailable)?;
+        }
+        let late = self.held_back(consumer, floor);
+        for some in late.chunks(DELETED_AT_ONCE) {
+            let gone = join_all(some.iter().map(|(sequence, at)| delete(&stream, *sequence, *at))).await;
+            self.forget(consumer, some.iter().zip(gone).filter(|(_, gone)| *gone).map(|((sequence, _), _)| *sequence));
+        }
+        self.rest(consumer);
         Ok(())
     }
 
     /// Forgets what is purged; what has waited too long above it.
-    fn held_back(&self, consumer: &Consumer, floor: u64) -> Vec<u64> {
+    fn held_back(&self, consumer: &Consumer, floor: u64) -> Vec<(u64, i128)> {
         let mut acked = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(acked) = acked.get_mut(consumer.name) else { return Vec::new() };
-        acked.sequences = acked.sequences.split_off(&(floor + 1));
-        let late = acked.sequences.iter().filter(|(_, at)| at.elapsed() > self.held_back);
-        late.map(|(sequence, _)| *sequence).take(DELETED).collect()
+        acked.messages = acked.messages.split_off(&(floor + 1));
+        let late = acked.messages.iter().filter(|(_, message)| message.acked_at.elapsed() > self.held_back);
+        late.map(|(sequence, message)| (*sequence, message.stored_at)).collect()
     }
 
-    /// Forgets what is deleted. While anything is left there is another sweep; where nothing is, the queue is quiet.
-    fn forget(&self, consumer: &Consumer, deleted: &[u64]) {
+    /// Forgets what is deleted.
+    fn forget(&self, consumer: &Consumer, deleted: impl Iterator<Item = u64>) {
         let mut acked = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(own) = acked.get_mut(consumer.name) else { return };
         for sequence in deleted {
-            own.sequences.remove(sequence);
+            own.messages.remove(&sequence);
         }
-        if own.sequences.is_empty() {
+    }
+
+    /// While anything is left there is another sweep; where nothing is, the queue is quiet.
+    fn rest(&self, consumer: &Consumer) {
+        let mut acked = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(own) = acked.get(consumer.name) else { return };
+        if own.messages.is_empty() {
             acked.remove(consumer.name);
         } else {
             self.noted.notify_one();
@@ -130,8 +163,13 @@ impl WorkQueues {
     }
 }
 
-/// Whether the message is gone now.
-async fn delete(stream: &Stream<()>, sequence: u64) -> bool {
+/// Whether the message is gone now. Another one in its place is left alone.
+async fn delete(stream: &Stream<()>, sequence: u64, stored_at: i128) -> bool {
+    match stream.direct_get(sequence).await {
+        Ok(there) if there.time.unix_timestamp_nanos() != stored_at => return true,
+        Ok(_) => {}
+        Err(error) => return error.kind() == DirectGetErrorKind::NotFound,
+    }
     match stream.delete_message(sequence).await {
         Ok(_) => true,
         // Another process, or a purge, came first.
@@ -140,14 +178,14 @@ async fn delete(stream: &Stream<()>, sequence: u64) -> bool {
     }
 }
 
-/// The position in the stream, from the subject that acknowledges a message.
+/// The position in the stream and the time of storing, from the subject that acknowledges a message.
 ///
 /// `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<consumer sequence>.<time>.<pending>`, with the domain and
 /// the account before the stream in newer servers.
-fn sequence(token: &AckToken) -> Option<u64> {
+fn named(token: &AckToken) -> Option<(u64, i128)> {
     let parts: Vec<&str> = token.0.split('.').collect();
     let at = if parts.len() == 9 { 5 } else { 7 };
-    parts.get(at)?.parse().ok()
+    Some((parts.get(at)?.parse().ok()?, parts.get(at + 2)?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -165,15 +203,19 @@ mod tests {
             "$JS.ACK._.hash.audit.recorder.1.17.9.1700000000000000000.0",
             "$JS.ACK._.hash.audit.recorder.1.17.9.1700000000000000000.0.random",
         ] {
-            assert_eq!(sequence(&AckToken(token.to_owned())), Some(17), "{token}");
+            assert_eq!(named(&AckToken(token.to_owned())), Some((17, 1_700_000_000_000_000_000)), "{token}");
         }
-        assert_eq!(sequence(&AckToken("nonsense".to_owned())), None);
+        assert_eq!(named(&AckToken("nonsense".to_owned())), None);
     }
 
-    #[tokio::test]
-    async fn what_is_done_behind_a_message_that_waits_is_taken_out_one_by_one() {
+    const AUDIT: ports::event_bus::Stream = ports::event_bus::Stream::Audit;
+
+    fn recorder() -> Consumer {
+        Consumer { name: "recorder", stream: AUDIT, ack_wait: Duration::from_secs(30) }
+    }
+
+    async fn connect(server: &test_servers::Nats) -> Nats {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let server = test_servers::Nats::start();
         let config = NatsConfig {
             url: server.url().into(),
             monitor_url: None,
@@ -183,27 +225,76 @@ mod tests {
         };
         let nats = Nats::connect(config).await.unwrap();
         nats.migrate().await.unwrap();
-        let bus = nats.bus();
-        let stream = ports::event_bus::Stream::Audit;
-        let consumer = Consumer { name: "recorder", stream, ack_wait: Duration::from_secs(30) };
-        let message =
-            Outgoing { stream, subject: "audit.requests".into(), payload: Bytes::from_static(b"a"), dedup_id: None };
-        assert!(bus.publish(vec![message; 5]).await.iter().all(Result::is_ok));
-        let taken = bus.pull(&consumer, 5, Duration::from_secs(10)).await.unwrap();
-        let tokens: Vec<AckToken> = taken.iter().map(|delivery| delivery.token.clone()).collect();
-        bus.ack(&consumer, &tokens[..1]).await.unwrap();
-        bus.ack(&consumer, &tokens[2..]).await.unwrap();
-        let queues = Arc::new(WorkQueues { held_back: Duration::ZERO, ..WorkQueues::default() });
-        queues.note(&nats.context(), &consumer, &tokens[2..]);
-        let left = async || {
-            let stream = nats.context().get_stream("audit").await.unwrap();
-            let state = &stream.cached_info().state;
-            (state.first_sequence, state.messages)
+        nats
+    }
+
+    /// Publishes five and takes them; their tokens.
+    async fn five(nats: &Nats) -> Vec<AckToken> {
+        publish_five(nats).await;
+        let taken = nats.bus().pull(&recorder(), 5, Duration::from_secs(10)).await.unwrap();
+        taken.iter().map(|delivery| delivery.token.clone()).collect()
+    }
+
+    async fn publish_five(nats: &Nats) {
+        let message = Outgoing {
+            stream: AUDIT,
+            subject: "audit.requests".into(),
+            payload: Bytes::from_static(b"a"),
+            dedup_id: None,
         };
-        let alone = async { while left().await != (2, 1) {} };
-        tokio::time::timeout(Duration::from_secs(20), alone).await.unwrap();
-        bus.ack(&consumer, &tokens[1..2]).await.unwrap();
-        let empty = async { while left().await.1 > 0 {} };
-        tokio::time::timeout(Duration::from_secs(20), empty).await.unwrap();
+        assert!(nats.bus().publish(vec![message; 5]).await.iter().all(Result::is_ok));
+    }
+
+    /// The first sequence, and the number of messages.
+    async fn left(nats: &Nats) -> (u64, u64) {
+        let stream = nats.context().get_stream("audit").await.unwrap();
+        let state = &stream.cached_info().state;
+        (state.first_sequence, state.messages)
+    }
+
+    async fn until(what: &str, done: impl AsyncFn() -> bool) {
+        let waiting = async {
+            while !done().await {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("{what}"));
+    }
+
+    fn impatient() -> Arc<WorkQueues> {
+        Arc::new(WorkQueues { held_back: Duration::ZERO, ..WorkQueues::default() })
+    }
+
+    #[tokio::test]
+    async fn what_is_done_behind_a_message_that_waits_is_taken_out_one_by_one() {
+        let server = test_servers::Nats::start();
+        let nats = connect(&server).await;
+        let bus = nats.bus();
+        let tokens = five(&nats).await;
+        bus.ack(&recorder(), &tokens[..1]).await.unwrap();
+        bus.ack(&recorder(), &tokens[2..]).await.unwrap();
+        let queues = impatient();
+        // Another queue that cannot be swept is in nobody's way.
+        let nobody = Consumer { name: "nobody", stream: ports::event_bus::Stream::Wakeups, ..recorder() };
+        queues.note(&nats.context(), &Handle::current(), &nobody, &[]);
+        queues.note(&nats.context(), &Handle::current(), &recorder(), &tokens[2..]);
+        until("only the one that waits is there", async || left(&nats).await == (2, 1)).await;
+        bus.ack(&recorder(), &tokens[1..2]).await.unwrap();
+        until("nothing is there", async || left(&nats).await.1 == 0).await;
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_was_made_anew_keeps_its_messages() {
+        let server = test_servers::Nats::start();
+        let nats = connect(&server).await;
+        let tokens = five(&nats).await;
+        nats.context().delete_stream("audit").await.unwrap();
+        nats.migrate().await.unwrap();
+        publish_five(&nats).await;
+        assert_eq!(nats.bus().pull(&recorder(), 1, Duration::from_secs(10)).await.unwrap().len(), 1);
+        let queues = impatient();
+        queues.note(&nats.context(), &Handle::current(), &recorder(), &tokens);
+        until("the old ones are forgotten", async || queues.acked.lock().unwrap().is_empty()).await;
+        assert_eq!(left(&nats).await, (1, 5));
     }
 }

@@ -22,7 +22,7 @@ const KNOWN: [&str; 10] = [
 
 /// Limits of the server for each connection: nothing here takes long, and nobody waits for ever for somebody else.
 const LIMITS: [(&str, &str); 3] =
-    [("statement_timeout", "10s"), ("lock_timeout", "5s"), ("idle_in_transaction_session_timeout", "30s")];
+    [("statement_timeout", "10s"), ("lock_timeout", "5s"), ("idle_in_transaction_session_timeout", "5s")];
 
 /// Everything here looks rows up by key or reads an index in order. While PostgreSQL has not analysed a table (a fresh
 /// database, a new week's partition, the time after a crash) it takes it for small and reads the whole of it instead,

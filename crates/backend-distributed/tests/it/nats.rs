@@ -177,8 +177,10 @@ async fn a_server_that_comes_back_without_syncing_is_not_trusted_until_it_syncs_
         server.kill();
         std::fs::write(&conf, text).unwrap();
         server.start_again();
-        let answered = async { while bus.publish(vec![envelope("x")]).await[0].is_err() {} };
+        let answered = async { while nats.context().get_stream(LIVE.name()).await.is_err() {} };
         tokio::time::timeout(Duration::from_secs(20), answered).await.unwrap();
+        let published = bus.publish(vec![envelope("x")]).await;
+        assert!(trusted || published[0].is_err(), "{published:?}");
         if trusted {
             let trusts = async {
                 while !bus.is_connected() {
@@ -278,4 +280,37 @@ async fn a_pull_is_bounded_by_bytes() {
         pulls += 1;
     }
     assert!(pulls >= 2);
+}
+
+#[tokio::test]
+async fn publishing_goes_on_when_the_runtime_that_published_first_has_ended() {
+    let server = Server::start();
+    let nats = ready(&server).await;
+    let bus = nats.bus();
+    let first = bus.clone();
+    let published = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(first.publish(vec![envelope("first")]))
+    });
+    let published = tokio::task::spawn_blocking(|| published.join().unwrap()).await.unwrap();
+    assert!(published[0].is_ok(), "{published:?}");
+    let later = bus.publish((0..20).map(|_| envelope("later")).collect());
+    let later = tokio::time::timeout(Duration::from_secs(10), later).await.unwrap();
+    assert!(later.iter().all(Result::is_ok), "{later:?}");
+}
+
+/// A library that does not know the setting takes it away with any change of the stream.
+#[tokio::test]
+async fn a_stream_that_takes_no_batches_takes_its_messages_one_by_one() {
+    let server = Server::start();
+    let nats = ready(&server).await;
+    let bus = nats.bus();
+    let inbound = streams::wanted(1).into_iter().find(|stream| stream.name == LIVE.name()).unwrap();
+    nats.context().update_stream(inbound).await.unwrap();
+    for _ in 0..2 {
+        let published = bus.publish((0..20).map(|_| envelope("a")).collect()).await;
+        assert!(published.iter().all(Result::is_ok), "{published:?}");
+    }
+    let stream = nats.context().get_stream(LIVE.name()).await.unwrap();
+    assert_eq!(stream.cached_info().state.messages, 40);
 }
