@@ -1,6 +1,6 @@
 //! The streams of the bus as JetStream has them: made by `wharf migrate`, verified by every process.
 //!
-//! A work queue is a stream with limits whose acknowledged messages are purged (see [`super::work_queues`]), so each lane of
+//! A work queue is a stream with limits whose acknowledged messages are purged (see `work_queues`), so each lane of
 //! envelopes is a stream of its own: a backlog of one does not keep what is done of the other. A server ignores settings
 //! that it does not know, so what it echoes is compared.
 
