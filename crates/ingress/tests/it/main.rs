@@ -59,11 +59,9 @@ async fn a_disconnected_bus_is_503_without_trying() {
 async fn a_frozen_bus_is_503_at_the_deadline_and_then_the_breaker_answers_at_once() {
     let scene = Scene::impatient();
     scene.faults().hang(Operation::Publish);
-    for round in 0..3 {
-        let started = tokio::time::Instant::now();
-        assert_eq!(scene.send(&message("a")).await.status, StatusCode::SERVICE_UNAVAILABLE);
-        assert!(started.elapsed() >= scene::DEADLINE, "round {round} waited for the deadline");
-    }
+    let started = tokio::time::Instant::now();
+    assert_eq!(scene.send(&message("a")).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(started.elapsed() >= scene::DEADLINE, "the first waits for the deadline");
     let calls = scene.faults().calls(Operation::Publish);
     assert_eq!(scene.send(&message("a")).await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(scene.faults().calls(Operation::Publish), calls, "the breaker is open");
