@@ -42,6 +42,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 const MISSES: u32 = 5;
 /// The same for what no webhook waits for.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Requests that may wait for an answer; more decide in process.
+const MAX_WAITING: usize = 10_000;
 /// Updates asked about at once: Redis does nothing else meanwhile.
 const ASKED_AT_ONCE: usize = 500;
 /// How long a key is remembered.
@@ -77,7 +79,7 @@ return answer";
 pub struct RedisAdmission {
     link: Arc<Link>,
     local: Arc<dyn Admission>,
-    questions: mpsc::UnboundedSender<Question>,
+    questions: mpsc::Sender<Question>,
     asking: JoinHandle<()>,
 }
 
@@ -136,7 +138,7 @@ impl RedisAdmission {
             paused_until: AtomicU64::new(0),
             misses: AtomicU32::new(0),
         });
-        let (questions, waiting) = mpsc::unbounded_channel();
+        let (questions, waiting) = mpsc::channel(MAX_WAITING);
         let asking = tokio::spawn(answer_questions(link.clone(), waiting));
         Ok(Arc::new(Self { link, local, questions, asking }))
     }
@@ -155,7 +157,7 @@ impl RedisAdmission {
     /// What Redis says, if it does so in time.
     async fn ask(&self, candidates: &[Candidate], limit: SenderLimit) -> Option<Vec<Verdict>> {
         let (answer, answered) = oneshot::channel();
-        self.questions.send(Question { candidates: candidates.to_vec(), limit, answer }).ok()?;
+        self.questions.try_send(Question { candidates: candidates.to_vec(), limit, answer }).ok()?;
         answered.await.ok()
     }
 }
@@ -195,7 +197,7 @@ impl Admission for RedisAdmission {
 }
 
 /// Answers questions, those that wait together in one call. Whoever gets no answer decides without Redis.
-async fn answer_questions(link: Arc<Link>, mut waiting: mpsc::UnboundedReceiver<Question>) {
+async fn answer_questions(link: Arc<Link>, mut waiting: mpsc::Receiver<Question>) {
     let mut left = None;
     loop {
         let next = match left.take() {

@@ -25,7 +25,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{ACK_TIMEOUT, AbortOnDrop, Trust, connection_number, unavailable};
+use super::{ACK_TIMEOUT, AbortOnDrop, MAX_IN_FLIGHT, Trust, connection_number, unavailable};
 
 /// Rounds of a stream under way at once: while the server syncs one it reads the next.
 const ROUNDS: usize = 2;
@@ -49,7 +49,7 @@ pub(super) struct Publishing {
 }
 
 struct Rounds {
-    waiting: mpsc::UnboundedSender<Waiting>,
+    waiting: mpsc::Sender<Waiting>,
     /// Ends with the bus.
     _running: AbortOnDrop,
 }
@@ -106,7 +106,8 @@ impl Publishing {
         let rounds = rounds.get_or_init(|| Rounds::start(self.link.clone(), &self.runtime));
         let (answer, answered) = oneshot::channel();
         let count = messages.len();
-        let sent = rounds.waiting.send(Waiting { messages, answer });
+        // A full queue refuses at once: what waits behind so many is not answered in time anyway.
+        let sent = rounds.waiting.try_send(Waiting { messages, answer });
         match (sent, answered.await) {
             (Ok(()), Ok(answers)) => answers,
             _ => nothing_came(count),
@@ -116,12 +117,12 @@ impl Publishing {
 
 impl Rounds {
     fn start(link: Link, runtime: &Handle) -> Self {
-        let (waiting, queue) = mpsc::unbounded_channel();
+        let (waiting, queue) = mpsc::channel(MAX_IN_FLIGHT);
         Self { waiting, _running: AbortOnDrop(runtime.spawn(run(link, queue))) }
     }
 }
 
-async fn run(link: Link, mut queue: mpsc::UnboundedReceiver<Waiting>) {
+async fn run(link: Link, mut queue: mpsc::Receiver<Waiting>) {
     let mut under_way = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -135,7 +136,7 @@ async fn run(link: Link, mut queue: mpsc::UnboundedReceiver<Waiting>) {
 }
 
 /// The first, and whatever else waits; without what its caller has given up.
-fn gather(first: Waiting, queue: &mut mpsc::UnboundedReceiver<Waiting>) -> Vec<Waiting> {
+fn gather(first: Waiting, queue: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
     let (mut round, mut messages, mut bytes) = (Vec::new(), 0, 0);
     let mut next = Some(first);
     while let Some(waiting) = next {
@@ -331,7 +332,12 @@ struct ServerError {
 }
 
 fn nothing_came(count: usize) -> Answers {
-    let lost = || Err(PublishError::Unavailable(Unavailable::new("NATS", "the connection broke before the answer")));
+    let lost = || {
+        Err(PublishError::Unavailable(Unavailable::new(
+            "NATS",
+            "no answer: the connection broke, or too much is waiting",
+        )))
+    };
     (0..count).map(|_| lost()).collect()
 }
 
