@@ -50,7 +50,7 @@ pub(crate) struct SendArgs {
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     forged: f64,
     /// A business number as WABA_ID:PHONE_NUMBER_ID; may be repeated
-    #[arg(long = "number", value_name = "WABA:NUMBER", value_parser = number)]
+    #[arg(long = "number", value_name = "WABA:NUMBER")]
     numbers: Vec<Number>,
     /// Distinct people
     #[arg(long, default_value_t = 1000)]
@@ -78,11 +78,6 @@ pub(crate) struct SendArgs {
 fn share(text: &str) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.0..=1.0).contains(&value) { Ok(value) } else { Err("must be between 0 and 1".to_owned()) }
-}
-
-fn number(text: &str) -> Result<Number, String> {
-    let (waba, id) = text.split_once(':').ok_or("must be WABA_ID:PHONE_NUMBER_ID")?;
-    Ok(Number { waba_id: waba.into(), phone_number_id: id.into(), display_phone_number: "4915155500011".into() })
 }
 
 /// The number that is used when none is named.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use serde::Deserialize;
-use simulator::{Generator, Mix, Number, Traffic};
+use simulator::{Generator, Traffic};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -131,14 +131,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         seed: seed.parse()?,
         // Whole webhooks.
         count: format!("{:.0}", rate * seconds).parse()?,
-        batch: 1,
-        mix: Mix { messages: 25, statuses: 75, other: 0 },
-        duplicates: 0.0,
-        forged: 0.0,
-        numbers: numbers.split(',').map(number).collect::<Option<_>>().ok_or("a number is WABA:NUMBER")?,
+        numbers: numbers.split(',').map(str::parse).collect::<Result<_, _>>()?,
         senders: senders.parse()?,
-        mixed_numbers: false,
         start_time: i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?,
+        ..Traffic::default()
     };
     let (mut requests, mut keys) = (Vec::new(), HashMap::new());
     for webhook in Generator::new(traffic, secret) {
@@ -215,9 +211,4 @@ fn write(run: &Run, output: &str) -> std::io::Result<()> {
         writeln!(file, "{:.6} {} {answered} {arrived}", sample.sent_at, sample.status)?;
     }
     file.flush()
-}
-
-fn number(text: &str) -> Option<Number> {
-    let (waba, id) = text.split_once(':')?;
-    Some(Number { waba_id: waba.into(), phone_number_id: id.into(), display_phone_number: "4915155500011".into() })
 }

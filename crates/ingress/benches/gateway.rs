@@ -103,22 +103,14 @@ fn row(name: &str, bodies: &[Vec<u8>], step: impl Fn(&[u8])) {
 
 /// A webhook with so many updates, padded to about so many bytes, of one or several numbers.
 fn body(updates: usize, numbers: usize, bytes: usize) -> Vec<u8> {
-    let number = |n: usize| simulator::Number {
-        waba_id: "300".into(),
-        phone_number_id: format!("77{n}"),
-        display_phone_number: "4915155500011".into(),
-    };
+    let number = |n: usize| format!("300:77{n}").parse().unwrap();
     let traffic = Traffic {
-        seed: 7,
-        count: 1,
         batch: updates,
         mix: Mix { messages: 1, statuses: 0, other: 0 },
-        duplicates: 0.0,
-        forged: 0.0,
         numbers: (0..numbers).map(number).collect(),
-        senders: 500,
         mixed_numbers: numbers > 1,
         start_time: 1_795_000_000,
+        ..Traffic::default()
     };
     let webhook = Generator::new(traffic, "secret").next().unwrap();
     let text = String::from_utf8(webhook.body.to_vec()).unwrap();

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use simulator::{Generator, Mix, Number, Traffic};
+use simulator::{Generator, Traffic};
 
 #[expect(clippy::disallowed_methods, reason = "a tool that no test turns the time of")]
 fn main() -> Result<(), Box<dyn Error>> {
@@ -20,14 +20,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let traffic = Traffic {
         seed: seed.parse()?,
         count: count.parse()?,
-        batch: 1,
-        mix: Mix { messages: 25, statuses: 75, other: 0 },
-        duplicates: 0.0,
-        forged: 0.0,
-        numbers: numbers.split(',').map(number).collect::<Option<_>>().ok_or("a number is WABA:NUMBER")?,
+        numbers: numbers.split(',').map(str::parse).collect::<Result<_, _>>()?,
         senders: senders.parse()?,
-        mixed_numbers: false,
         start_time: i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())?,
+        ..Traffic::default()
     };
     let mut file = BufWriter::with_capacity(1 << 20, File::create(file)?);
     let mut request = Vec::new();
@@ -46,9 +42,4 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     file.flush()?;
     Ok(())
-}
-
-fn number(text: &str) -> Option<Number> {
-    let (waba, id) = text.split_once(':')?;
-    Some(Number { waba_id: waba.into(), phone_number_id: id.into(), display_phone_number: "4915155500011".into() })
 }

@@ -17,23 +17,13 @@
 //! not repeated in the other. People, numbers and texts are invented.
 //!
 //! ```
-//! use simulator::{Generator, Mix, Number, Traffic};
+//! use simulator::{Generator, Traffic};
 //!
 //! let traffic = Traffic {
-//!     seed: 7,
 //!     count: 3,
-//!     batch: 1,
-//!     mix: Mix { messages: 1, statuses: 3, other: 0 },
-//!     duplicates: 0.0,
-//!     forged: 0.0,
-//!     numbers: vec![Number {
-//!         waba_id: "300111222333444".into(),
-//!         phone_number_id: "777000111222333".into(),
-//!         display_phone_number: "4915155500011".into(),
-//!     }],
-//!     senders: 10,
-//!     mixed_numbers: false,
+//!     numbers: vec!["300111222333444:777000111222333".parse().unwrap()],
 //!     start_time: 1_795_000_000,
+//!     ..Traffic::default()
 //! };
 //! let bodies: Vec<_> = Generator::new(traffic, "test_app_secret").map(|webhook| webhook.body).collect();
 //! assert_eq!(bodies.len(), 3);

@@ -1,6 +1,8 @@
 //! What to send and what was made of it: the description of a run and one finished webhook. Plain data;
 //! how bodies come about is the generator's business.
 
+use std::str::FromStr;
+
 use bytes::Bytes;
 
 use crate::UpdateRef;
@@ -14,6 +16,16 @@ pub struct Number {
     pub phone_number_id: String,
     /// The number itself, digits without `+`; only shown.
     pub display_phone_number: String,
+}
+
+/// `WABA_ID:PHONE_NUMBER_ID`, as on command lines; the number that is shown is invented.
+impl FromStr for Number {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (waba, id) = text.split_once(':').ok_or("must be WABA_ID:PHONE_NUMBER_ID")?;
+        Ok(Self { waba_id: waba.into(), phone_number_id: id.into(), display_phone_number: "4915155500011".into() })
+    }
 }
 
 /// The mix of updates, as weights: `{1, 3, 0}` is one message to three statuses. All zero means
@@ -58,6 +70,24 @@ pub struct Traffic {
     /// Unix seconds of the first event. Time then passes by 100 µs for each update, so that a long run
     /// does not drift into the future.
     pub start_time: i64,
+}
+
+/// One update in each POST, one message to three statuses, nothing repeated, nothing forged.
+impl Default for Traffic {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            count: 1,
+            batch: 1,
+            mix: Mix { messages: 1, statuses: 3, other: 0 },
+            duplicates: 0.0,
+            forged: 0.0,
+            numbers: Vec::new(),
+            senders: 1000,
+            mixed_numbers: false,
+            start_time: 0,
+        }
+    }
 }
 
 /// One POST, ready to be sent, and what a receiver should find in it.
