@@ -5,6 +5,7 @@
 //! reserved as the last step of a transaction under a lock that is released after the commit is visible. Leases run by
 //! the database's clock, never by a process's.
 
+mod access;
 mod bell;
 mod database;
 mod directory;
@@ -28,6 +29,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::Connection as _;
 use tokio::sync::Notify;
 
+pub use access::PostgresAccess;
 pub use directory::PostgresDirectory;
 pub use event_store::PostgresEventStore;
 pub use feed::PostgresFeed;
@@ -135,6 +137,11 @@ impl Postgres {
     /// The request log.
     pub fn request_log(&self, clock: Arc<dyn Clock>) -> Arc<PostgresRequestLog> {
         Arc::new(PostgresRequestLog::new(self.database.clone(), clock))
+    }
+
+    /// Tokens and actions.
+    pub fn access(&self) -> Arc<PostgresAccess> {
+        Arc::new(PostgresAccess::new(self.database.clone()))
     }
 
     /// The directory's table.

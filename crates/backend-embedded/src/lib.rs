@@ -7,6 +7,7 @@
 //! Three databases: `inbound.db` holds the queue that webhooks' answers wait for, `bus.db` the other queues,
 //! `messages.db` the data. All run in WAL mode with `synchronous=FULL`.
 
+mod access;
 mod admission;
 mod directory;
 mod event_bus;
@@ -27,6 +28,7 @@ use ports::Unavailable;
 use sqlx::migrate::Migrator;
 use tokio_util::task::TaskTracker;
 
+pub use access::SqliteAccess;
 pub use admission::{InProcessAdmission, InProcessAdmissionConfig};
 pub use directory::SqliteDirectory;
 pub use event_bus::SqliteEventBus;
@@ -61,6 +63,8 @@ pub struct Embedded {
     pub message_log: Arc<SqliteMessageLog>,
     /// Requests for audit.
     pub request_log: Arc<SqliteRequestLog>,
+    /// Tokens and actions.
+    pub access: Arc<SqliteAccess>,
     databases: [Arc<Database>; 3],
     tasks: TaskTracker,
 }
@@ -82,6 +86,7 @@ impl Embedded {
             feed: Arc::new(SqliteFeed::new(data.clone())),
             message_log: Arc::new(SqliteMessageLog::new(data.clone())),
             request_log: Arc::new(SqliteRequestLog::new(data.clone(), clock)),
+            access: Arc::new(SqliteAccess::new(data.clone())),
             databases: [inbound, rest, data],
             tasks,
         })

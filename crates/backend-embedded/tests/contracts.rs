@@ -10,6 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use backend_embedded::{DataFolder, Embedded};
 use port_contracts::{Harness, ManualClock};
+use ports::access::Access;
 use ports::admission::Admission;
 use ports::directory::DirectoryStore;
 use ports::event_bus::EventBus;
@@ -85,6 +86,10 @@ impl Harness for EmbeddedHarness {
 
     fn request_log(&self) -> Arc<dyn RequestLog> {
         self.backend.request_log.clone()
+    }
+
+    fn access(&self) -> Arc<dyn Access> {
+        self.backend.access.clone()
     }
 }
 

@@ -110,6 +110,27 @@ pub mod rfc3339 {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
+
+    /// The same for `Option<Timestamp>`; `None` is null: `#[serde(with = "common::clock::rfc3339::option")]`.
+    pub mod option {
+        use serde::{Deserialize as _, Deserializer, Serializer};
+
+        use super::Timestamp;
+
+        /// Writes RFC 3339 or null.
+        pub fn serialize<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+            match at {
+                Some(at) => serializer.collect_str(at),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        /// Reads RFC 3339 or null.
+        pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+            let text = Option::<String>::deserialize(deserializer)?;
+            text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
+        }
+    }
 }
 
 /// Where the time comes from.

@@ -4,6 +4,7 @@
 //! A type lives here when two jobs use it, its name is a term of the field, and it needs no I/O. Wire formats of
 //! providers are in `providers`, rows in the backends, HTTP bodies in `ingress` and `api`.
 
+pub mod access;
 pub mod clock;
 pub mod directory;
 pub mod envelope;

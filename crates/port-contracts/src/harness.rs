@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ports::access::Access;
 use ports::admission::Admission;
 use ports::directory::DirectoryStore;
 use ports::event_bus::EventBus;
@@ -55,4 +56,6 @@ pub trait Harness: Sized + Send + Sync {
     fn message_log(&self) -> Arc<dyn MessageLog>;
     /// The request log of the same database.
     fn request_log(&self) -> Arc<dyn RequestLog>;
+    /// Access, in the same database.
+    fn access(&self) -> Arc<dyn Access>;
 }

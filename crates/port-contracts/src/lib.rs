@@ -6,6 +6,7 @@
 //! them on demand. Nothing here is part of a product.
 #![expect(clippy::unwrap_used, reason = "laws and fakes exist for tests and fail them by panicking")]
 
+pub mod access;
 pub mod admission;
 pub mod clock;
 pub mod directory;
@@ -38,6 +39,7 @@ macro_rules! contracts {
         $crate::feed_contract!($harness);
         $crate::message_log_contract!($harness);
         $crate::request_log_contract!($harness);
+        $crate::access_contract!($harness);
     };
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{NumberId, TenantId};
+use ports::access::Access;
 use ports::admission::Admission;
 use ports::directory::DirectoryStore;
 use ports::event_bus::EventBus;
@@ -73,6 +74,10 @@ impl<H: Harness> Scene<H> {
 
     pub(crate) fn request_log(&self) -> Arc<dyn RequestLog> {
         self.harness.request_log()
+    }
+
+    pub(crate) fn access(&self) -> Arc<dyn Access> {
+        self.harness.access()
     }
 
     /// Commits updates in one batch.

@@ -4,6 +4,7 @@
 //! `port-contracts` holds one test for each promise, and every backend runs them all. Callers own retries; every write
 //! is idempotent by the key its documentation names.
 
+pub mod access;
 pub mod admission;
 pub mod directory;
 pub mod event_bus;

@@ -96,6 +96,7 @@ impl Harness for NatsHarness {
         feed -> ports::feed::Feed,
         message_log -> ports::message_log::MessageLog,
         request_log -> ports::request_log::RequestLog,
+        access -> ports::access::Access,
     }
 }
 

@@ -35,6 +35,8 @@ pub enum Operation {
     Search,
     Totals,
     Record,
+    ReadAccess,
+    WriteAccess,
 }
 
 /// How a call fails.

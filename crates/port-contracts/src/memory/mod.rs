@@ -3,6 +3,7 @@
 //! For the tests of jobs. [`MemoryBackend`] is a handle: clones are the same backend, so a test keeps one to look inside
 //! while a job holds the ports. What goes wrong is arranged with [`Faults`]; [`MemoryBackend::crash`] is a `kill -9`.
 
+mod access;
 mod admission;
 mod database;
 mod directory;
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use common::record::{RecordBatch, RequestRecord};
 use common::{Clock, EnvelopeId, Timestamp};
+use ports::access::Access;
 use ports::admission::Admission;
 use ports::directory::DirectoryStore;
 use ports::event_bus::{EventBus, Stream};
@@ -66,6 +68,7 @@ struct Shared {
     directory: tokio::sync::watch::Sender<common::directory::Directory>,
     database: Mutex<database::Database>,
     refusal: Mutex<Option<Refusal>>,
+    access: Mutex<access::Kept>,
 }
 
 impl MemoryBackend {
@@ -80,6 +83,7 @@ impl MemoryBackend {
                 directory: tokio::sync::watch::Sender::default(),
                 database: Mutex::default(),
                 refusal: Mutex::default(),
+                access: Mutex::default(),
             }),
         }
     }
@@ -121,6 +125,11 @@ impl MemoryBackend {
 
     /// The request log.
     pub fn request_log(&self) -> Arc<dyn RequestLog> {
+        Arc::new(self.clone())
+    }
+
+    /// Access.
+    pub fn access(&self) -> Arc<dyn Access> {
         Arc::new(self.clone())
     }
 
@@ -195,6 +204,10 @@ impl MemoryBackend {
         self.shared.database.lock().unwrap()
     }
 
+    fn access_rows(&self) -> MutexGuard<'_, access::Kept> {
+        self.shared.access.lock().unwrap()
+    }
+
     fn monotonic(&self) -> Duration {
         self.shared.clock.monotonic()
     }
@@ -244,5 +257,9 @@ impl Harness for MemoryHarness {
 
     fn request_log(&self) -> Arc<dyn RequestLog> {
         self.0.request_log()
+    }
+
+    fn access(&self) -> Arc<dyn Access> {
+        self.0.access()
     }
 }

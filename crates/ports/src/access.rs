@@ -1,0 +1,50 @@
+//! Access: tokens of the API, and what was done with them.
+//!
+//! Who may do what is the API's to decide; here tokens are kept by their hash, and actions are written down before they
+//! are done, so that none can leave no trace.
+
+use async_trait::async_trait;
+use common::access::{Action, Token, TokenHash};
+use common::{TenantId, Timestamp};
+use uuid::Uuid;
+
+use crate::Unavailable;
+
+/// Which actions to find.
+#[derive(Clone, Debug, Default)]
+pub struct ActionFilter {
+    /// Only those that concern this tenant.
+    pub tenant: Option<TenantId>,
+    /// Only those older than this one.
+    pub before: Option<Uuid>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// See the module's documentation.
+#[async_trait]
+pub trait Access: Send + Sync {
+    /// Stores a token. Idempotent by its id.
+    async fn add_token(&self, token: &Token, hash: TokenHash) -> Result<(), Unavailable>;
+
+    /// The token with this hash, whether it is still valid or not.
+    async fn find_token(&self, hash: TokenHash) -> Result<Option<Token>, Unavailable>;
+
+    /// All tokens, of one tenant or all, newest first.
+    async fn tokens(&self, tenant: Option<&TenantId>) -> Result<Vec<Token>, Unavailable>;
+
+    /// Revokes a token; the first time counts. False if there is none with this id.
+    async fn revoke_token(&self, id: Uuid, at: Timestamp) -> Result<bool, Unavailable>;
+
+    /// Revokes all tokens of a tenant; returns how many were not revoked before.
+    async fn revoke_tokens_of(&self, tenant: &TenantId, at: Timestamp) -> Result<u64, Unavailable>;
+
+    /// Writes an action down before it is done. Idempotent by its id.
+    async fn begin_action(&self, action: &Action) -> Result<(), Unavailable>;
+
+    /// Says how an action ended.
+    async fn finish_action(&self, id: Uuid, status: u16) -> Result<(), Unavailable>;
+
+    /// Actions, newest first.
+    async fn actions(&self, filter: &ActionFilter) -> Result<Vec<Action>, Unavailable>;
+}
