@@ -123,7 +123,9 @@ impl<'a> Plan<'a> {
         let texts = |values: &'a [String]| values.iter().map(String::as_str).collect::<Vec<_>>();
         let (secrets, tokens) = (texts(&app.secrets), texts(&app.verify_tokens));
         let new = App::create(id, app.provider, &secrets, &tokens, self.ring);
-        self.changed.push(Entry::App(App { default: app.default, ..new }));
+        let known = self.current.app(&new.id);
+        let (account, public_url) = (known.and_then(|it| it.account.clone()), known.and_then(|it| it.public_url.clone()));
+        self.changed.push(Entry::App(App { default: app.default, account, public_url, ..new }));
     }
 
     fn secrets(&mut self, place: &str, values: &[String]) {
@@ -165,7 +167,7 @@ impl<'a> Plan<'a> {
             }
             number.waba = Some(waba);
         }
-        number.assign(Assignment { tenant, valid_from: row.valid_from });
+        number.assign(Assignment { tenant: Some(tenant), valid_from: row.valid_from });
         self.numbers.insert(id, number);
     }
 
@@ -230,7 +232,8 @@ fn is_same(known: &App, wanted: &ImportApp, ring: &KeyRing) -> bool {
         && known.default == wanted.default
         && known.secrets.len() == wanted.secrets.len()
         && known.verify_tokens.len() == wanted.verify_tokens.len()
-        && wanted.secrets.iter().zip(&open.signature_keys).all(signs_alike)
+        && known.secrets.iter().all(|secret| secret.accepted_until.is_none())
+        && wanted.secrets.iter().zip(open.signature_keys(Timestamp::default())).all(signs_alike)
         && wanted.verify_tokens.iter().all(|token| open.accepts_verify_token(token))
 }
 

@@ -127,7 +127,7 @@ fn single_tenant(current: &Directory, ring: &KeyRing, config: &Config, now: Time
     }
     let single = Entry::SingleTenant(true);
     if current.entries.get(&single.key()) != Some(&single) {
-        let owner = Assignment { tenant, valid_from: Timestamp::from_millis(now.as_millis().min(0)) };
+        let owner = Assignment { tenant: Some(tenant), valid_from: Timestamp::from_millis(now.as_millis().min(0)) };
         entries.push(Entry::Number(Number { id: None, waba: None, app, assignments: vec![owner] }));
         entries.push(single);
     }

@@ -21,8 +21,27 @@ pub enum TenantStatus {
     /// Normal.
     #[default]
     Active,
-    /// Everything is parked.
+    /// What arrives is parked until the tenant is active again: its consumers are not to get anything now.
+    Paused,
+    /// The same, by decision of the operator.
     Suspended,
+    /// It has left: it owns no number any more and its tokens are revoked. Its keys stay for what is stored.
+    Offboarded,
+}
+
+impl TenantStatus {
+    /// Every status.
+    pub const ALL: [Self; 4] = [Self::Active, Self::Paused, Self::Suspended, Self::Offboarded];
+
+    /// The name in documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Suspended => "suspended",
+            Self::Offboarded => "offboarded",
+        }
+    }
 }
 
 /// A tenant's wrapped data key.
@@ -77,34 +96,69 @@ pub struct App {
     /// Whose app it is.
     pub provider: Provider,
     /// Secrets that are accepted, newest first: several during a rotation.
-    pub secrets: Vec<Wrapped>,
+    pub secrets: Vec<AppSecret>,
     /// Tokens accepted in the verification request.
     pub verify_tokens: Vec<Wrapped>,
     /// Whether paths without an app try this one's secrets.
     pub default: bool,
+    /// The account that it stands for at a provider whose webhooks name one (Twilio's `AccountSid`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Where the provider believes to send, without path: `https://hooks.example.com`. Twilio signs its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
+}
+
+/// A secret of an app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppSecret {
+    /// The secret.
+    #[serde(flatten)]
+    pub wrapped: Wrapped,
+    /// From when on it is not accepted any more; `None` is never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_until: Option<Timestamp>,
 }
 
 impl App {
     /// An app with its secrets wrapped.
     pub fn create(id: AppId, provider: Provider, secrets: &[&str], verify_tokens: &[&str], ring: &KeyRing) -> Self {
-        let wrap = |purpose: &str, values: &[&str]| {
-            values.iter().map(|value| ring.wrap(&app_context(&id, purpose), value.as_bytes())).collect()
-        };
-        Self {
-            secrets: wrap("secret", secrets),
-            verify_tokens: wrap("verify-token", verify_tokens),
+        let mut app = Self {
+            secrets: Vec::new(),
+            verify_tokens: Vec::new(),
             provider,
             default: true,
+            account: None,
+            public_url: None,
             id,
+        };
+        app.secrets = secrets.iter().map(|secret| app.secret(secret, ring)).collect();
+        let context = app_context(&app.id, "verify-token");
+        app.verify_tokens = verify_tokens.iter().map(|token| ring.wrap(&context, token.as_bytes())).collect();
+        app
+    }
+
+    /// A secret for this app, accepted without end.
+    pub fn secret(&self, secret: &str, ring: &KeyRing) -> AppSecret {
+        let wrapped = ring.wrap(&app_context(&self.id, "secret"), secret.as_bytes());
+        AppSecret { wrapped, accepted_until: None }
+    }
+
+    /// Makes a secret the newest one. Those before it are accepted until `overlap_ends`, or until their own end.
+    pub fn rotate(&mut self, secret: &str, overlap_ends: Timestamp, now: Timestamp, ring: &KeyRing) {
+        self.secrets.retain(|old| old.accepted_until.is_none_or(|end| now < end));
+        for old in &mut self.secrets {
+            old.accepted_until = Some(old.accepted_until.map_or(overlap_ends, |end| end.min(overlap_ends)));
         }
+        self.secrets.insert(0, self.secret(secret, ring));
     }
 }
 
 /// From when on a number belongs to a tenant; until the next assignment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
-    /// The owner.
-    pub tenant: TenantId,
+    /// The owner; `None` is nobody.
+    pub tenant: Option<TenantId>,
     /// The first moment it owns the number.
     pub valid_from: Timestamp,
 }
@@ -125,7 +179,7 @@ pub struct Number {
 impl Number {
     /// The owner at a moment.
     pub fn owner_at(&self, at: Timestamp) -> Option<&TenantId> {
-        self.assignments.iter().rev().find(|each| each.valid_from <= at).map(|each| &each.tenant)
+        self.assignments.iter().rev().find(|each| each.valid_from <= at)?.tenant.as_ref()
     }
 
     /// Adds an assignment, or changes the one that begins at the same moment.
@@ -221,7 +275,7 @@ impl Directory {
                 }
                 Entry::App(app) => {
                     for secret in &mut app.secrets {
-                        again(app_context(&app.id, "secret"), secret)?;
+                        again(app_context(&app.id, "secret"), &mut secret.wrapped)?;
                     }
                     for token in &mut app.verify_tokens {
                         again(app_context(&app.id, "verify-token"), token)?;
@@ -275,16 +329,32 @@ pub struct OpenApp {
     pub id: AppId,
     /// Whose it is.
     pub provider: Provider,
-    /// Keys of the signature, newest first.
-    pub signature_keys: Vec<ring::hmac::Key>,
+    signature_keys: Vec<SignatureKey>,
     /// Verification tokens, each kept as a keyed tag so that comparing takes the same time for every input.
     verify_tokens: Vec<ring::hmac::Tag>,
     verify_key: ring::hmac::Key,
     /// Whether paths without an app try it.
     pub default: bool,
+    /// See [`App::account`].
+    pub account: Option<String>,
+    /// See [`App::public_url`].
+    pub public_url: Option<String>,
+}
+
+/// A secret, ready to check signatures with.
+#[derive(Debug)]
+struct SignatureKey {
+    key: ring::hmac::Key,
+    accepted_until: Option<Timestamp>,
 }
 
 impl OpenApp {
+    /// The keys of signatures that are accepted at a moment, newest first.
+    pub fn signature_keys(&self, at: Timestamp) -> impl Iterator<Item = &ring::hmac::Key> {
+        let accepted = self.signature_keys.iter().filter(move |each| each.accepted_until.is_none_or(|end| at < end));
+        accepted.map(|each| &each.key)
+    }
+
     /// Whether the token is one of the app's, compared in constant time.
     pub fn accepts_verify_token(&self, token: &str) -> bool {
         self.verify_tokens.iter().fold(false, |found, tag| {
@@ -444,23 +514,25 @@ fn open_tenant(tenant: &Tenant, ring: &KeyRing) -> Result<TenantKeys, UnwrapErro
 }
 
 fn open_app(app: &App, ring: &KeyRing) -> Result<OpenApp, UnwrapError> {
-    let unwrap = |purpose: &str, wrapped: &[Wrapped]| -> Result<Vec<Vec<u8>>, UnwrapError> {
-        wrapped.iter().map(|each| ring.unwrap(&app_context(&app.id, purpose), each)).collect()
-    };
     let verify_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &rand::random::<KeyBytes>());
+    let signature_key = |secret: &AppSecret| {
+        let opened = ring.unwrap(&app_context(&app.id, "secret"), &secret.wrapped)?;
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &opened);
+        Ok(SignatureKey { key, accepted_until: secret.accepted_until })
+    };
+    let verify_tag = |token: &Wrapped| {
+        let opened = ring.unwrap(&app_context(&app.id, "verify-token"), token)?;
+        Ok(ring::hmac::sign(&verify_key, &opened))
+    };
     Ok(OpenApp {
         id: app.id.clone(),
         provider: app.provider,
-        signature_keys: unwrap("secret", &app.secrets)?
-            .iter()
-            .map(|secret| ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret))
-            .collect(),
-        verify_tokens: unwrap("verify-token", &app.verify_tokens)?
-            .iter()
-            .map(|token| ring::hmac::sign(&verify_key, token))
-            .collect(),
-        verify_key,
+        signature_keys: app.secrets.iter().map(signature_key).collect::<Result<_, _>>()?,
+        verify_tokens: app.verify_tokens.iter().map(verify_tag).collect::<Result<_, _>>()?,
+        verify_key: verify_key.clone(),
         default: app.default,
+        account: app.account.clone(),
+        public_url: app.public_url.clone(),
     })
 }
 

@@ -39,6 +39,8 @@ pub enum ParkReason {
     Unreadable,
     /// The tenant is suspended.
     Suspended,
+    /// The tenant is paused.
+    Paused,
 }
 
 impl ParkReason {
@@ -51,7 +53,24 @@ impl ParkReason {
             Self::TooOld => "too-old",
             Self::Unreadable => "unreadable",
             Self::Suspended => "suspended",
+            Self::Paused => "paused",
         }
+    }
+
+    /// Every reason.
+    pub const ALL: [Self; 7] = [
+        Self::UnknownTenant,
+        Self::ForeignApp,
+        Self::Throttled,
+        Self::TooOld,
+        Self::Unreadable,
+        Self::Suspended,
+        Self::Paused,
+    ];
+
+    /// The reason with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|each| each.as_str() == name)
     }
 }
 

@@ -121,7 +121,7 @@ fn body(updates: usize, numbers: usize, bytes: usize) -> Vec<u8> {
 fn directory() -> (OpenDirectory, AppId) {
     let ring = KeyRing::parse(&KeyRing::generate_file("m1")).unwrap();
     let (app, tenant) = (AppId::new("main").unwrap(), TenantId::new("acme").unwrap());
-    let owner = Assignment { tenant: tenant.clone(), valid_from: Timestamp::default() };
+    let owner = Assignment { tenant: Some(tenant.clone()), valid_from: Timestamp::default() };
     let entries = [
         Entry::Tenant(Tenant::create(TenantId::unassigned(), None, &ring)),
         Entry::Tenant(Tenant::create(tenant, None, &ring)),

@@ -204,7 +204,7 @@ impl Gateway {
         let Some(directory) = (self.deps.directory)() else {
             return Answer::later(503, "not-ready", RETRY_AFTER);
         };
-        let app = match verify(&directory, &incoming) {
+        let app = match verify(&directory, &incoming, self.deps.clock.now()) {
             Ok(app) => app.id.clone(),
             Err(status) => {
                 trail.signature = Some(status);
@@ -429,7 +429,11 @@ fn candidates<'d>(directory: &'d OpenDirectory, app: Option<&str>) -> Vec<&'d Op
 }
 
 /// Finds the app that signed the body.
-fn verify<'d>(directory: &'d OpenDirectory, incoming: &Incoming<'_>) -> Result<&'d OpenApp, SignatureStatus> {
+fn verify<'d>(
+    directory: &'d OpenDirectory,
+    incoming: &Incoming<'_>,
+    at: Timestamp,
+) -> Result<&'d OpenApp, SignatureStatus> {
     let header = match incoming.signatures[..] {
         [] => return Err(SignatureStatus::Missing),
         [one] => one,
@@ -437,7 +441,7 @@ fn verify<'d>(directory: &'d OpenDirectory, incoming: &Incoming<'_>) -> Result<&
     };
     let tag = signature::parse(header).map_err(|_| SignatureStatus::Malformed)?;
     let apps = candidates(directory, incoming.app);
-    let keys = apps.iter().flat_map(|app| app.signature_keys.iter().map(move |key| (*app, key)));
+    let keys = apps.iter().flat_map(|app| app.signature_keys(at).map(move |key| (*app, key)));
     signature::signed_by(&tag, &incoming.body, keys).ok_or(SignatureStatus::Invalid)
 }
 

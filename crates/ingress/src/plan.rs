@@ -110,7 +110,10 @@ fn owner(
     let reason = match directory.owner(&request.app, number, waba, request.received_at) {
         Owner::Tenant(id) => match directory.tenant(&id) {
             Some(keys) if keys.status == TenantStatus::Active => return (keys.clone(), None),
-            Some(keys) => return (keys.clone(), Some(ParkReason::Suspended)),
+            Some(keys) => {
+                let paused = keys.status == TenantStatus::Paused;
+                return (keys.clone(), Some(if paused { ParkReason::Paused } else { ParkReason::Suspended }));
+            }
             None => ParkReason::UnknownTenant,
         },
         Owner::ForeignApp => ParkReason::ForeignApp,

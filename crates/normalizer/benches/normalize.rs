@@ -35,7 +35,7 @@ fn body(n: usize) -> String {
 fn directory() -> Arc<OpenDirectory> {
     let Ok(ring) = KeyRing::parse(&KeyRing::generate_file("m1")) else { panic!("a generated key file is one") };
     let Ok(app) = AppId::new("app") else { panic!("an app id") };
-    let assignments = vec![Assignment { tenant: TenantId::default(), valid_from: Timestamp::default() }];
+    let assignments = vec![Assignment { tenant: Some(TenantId::default()), valid_from: Timestamp::default() }];
     let id = NumberId::new("777000111222333").ok();
     let entries = [
         Entry::Tenant(Tenant::create(TenantId::default(), None, &ring)),

@@ -55,7 +55,7 @@ fn number_entry(id: Option<&str>, owner: &str, from: Timestamp) -> Entry {
         id: id.map(number),
         waba: Some(WabaId::new("888").unwrap()),
         app: AppId::new("app").unwrap(),
-        assignments: vec![Assignment { tenant: tenant(owner), valid_from: from }],
+        assignments: vec![Assignment { tenant: Some(tenant(owner)), valid_from: from }],
     })
 }
 
@@ -69,7 +69,7 @@ fn every_kind() -> Vec<Entry> {
     let mut several = App::create(app, Provider::Meta, &["secret", "older secret"], &["token"], &ring);
     several.default = false;
     let Entry::Number(mut moved) = number_entry(Some("777"), "acme", START) else { unreachable!() };
-    moved.assign(Assignment { tenant: tenant("other"), valid_from: Timestamp::from_millis(START.as_millis() + 1) });
+    moved.assign(Assignment { tenant: Some(tenant("other")), valid_from: Timestamp::from_millis(START.as_millis() + 1) });
     vec![
         Entry::Tenant(full),
         tenant_entry("other"),
@@ -130,12 +130,12 @@ pub async fn the_last_value_of_a_key_wins<H: Harness>() {
     let scene = Scene::<H>::open().await;
     write(&scene, vec![number_entry(Some("777"), "acme", START), tenant_entry("acme")]).await;
     write(&scene, vec![number_entry(Some("777"), "other", START)]).await;
-    assert_eq!(snapshot(&scene).await.number(&number("777")).unwrap().assignments[0].tenant, tenant("other"));
+    assert_eq!(snapshot(&scene).await.number(&number("777")).unwrap().assignments[0].tenant, Some(tenant("other")));
     // Within one write too.
     let both = ["third", "fourth"].map(|owner| number_entry(Some("777"), owner, START)).to_vec();
     write(&scene, both).await;
     let last = snapshot(&scene).await;
-    assert_eq!(last.number(&number("777")).unwrap().assignments[0].tenant, tenant("fourth"));
+    assert_eq!(last.number(&number("777")).unwrap().assignments[0].tenant, Some(tenant("fourth")));
     assert_eq!(last.entries.len(), 2);
 }
 

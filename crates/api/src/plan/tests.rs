@@ -45,7 +45,7 @@ fn a_document_fills_an_empty_directory() {
     let open = OpenDirectory::open(&imported(), &ring()).unwrap();
     let app = open.app("main").unwrap();
     assert!(app.accepts_verify_token("hello-meta") && app.default);
-    assert_eq!(app.signature_keys.len(), 2);
+    assert_eq!(app.signature_keys(Timestamp::default()).count(), 2);
     let owner = open.owner(&app.id, Some("777"), None, Timestamp::from_secs(0));
     assert_eq!(owner, Owner::Tenant(TenantId::new("acme").unwrap()));
 }

@@ -19,7 +19,7 @@ fn number(id: Option<&str>, waba: Option<&str>, app_id: &str, owners: &[(&str, i
         app: app(app_id),
         assignments: owners
             .iter()
-            .map(|(id, from)| Assignment { tenant: tenant(id), valid_from: Timestamp::from_secs(*from) })
+            .map(|(id, from)| Assignment { tenant: Some(tenant(id)), valid_from: Timestamp::from_secs(*from) })
             .collect(),
     })
 }

@@ -20,7 +20,7 @@ fn number(id: &str, app: &str, owner: &str) -> Entry {
         id: Some(NumberId::new(id).unwrap()),
         waba: Some(WabaId::new(&format!("w{id}")).unwrap()),
         app: AppId::new(app).unwrap(),
-        assignments: vec![Assignment { tenant: tenant(owner), valid_from: Timestamp::default() }],
+        assignments: vec![Assignment { tenant: Some(tenant(owner)), valid_from: Timestamp::default() }],
     })
 }
 

@@ -47,7 +47,7 @@ fn directory() -> OpenDirectory {
             id: Some(NumberId::new(id).unwrap()),
             waba: None,
             app: AppId::new("main").unwrap(),
-            assignments: vec![Assignment { tenant: tenant(owner), valid_from: Timestamp::default() }],
+            assignments: vec![Assignment { tenant: Some(tenant(owner)), valid_from: Timestamp::default() }],
         })
     };
     let entries = [

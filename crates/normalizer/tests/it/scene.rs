@@ -111,7 +111,7 @@ impl Scene {
             app: AppId::new(app).unwrap(),
             assignments: owners
                 .iter()
-                .map(|(name, valid_from)| Assignment { tenant: tenant(name), valid_from: *valid_from })
+                .map(|(name, valid_from)| Assignment { tenant: Some(tenant(name)), valid_from: *valid_from })
                 .collect(),
         }));
     }
