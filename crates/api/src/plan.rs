@@ -124,7 +124,8 @@ impl<'a> Plan<'a> {
         let (secrets, tokens) = (texts(&app.secrets), texts(&app.verify_tokens));
         let new = App::create(id, app.provider, &secrets, &tokens, self.ring);
         let known = self.current.app(&new.id);
-        let (account, public_url) = (known.and_then(|it| it.account.clone()), known.and_then(|it| it.public_url.clone()));
+        let (account, public_url) =
+            (known.and_then(|it| it.account.clone()), known.and_then(|it| it.public_url.clone()));
         self.changed.push(Entry::App(App { default: app.default, account, public_url, ..new }));
     }
 

@@ -110,15 +110,8 @@ impl Process {
     /// Whether a provider has a secret.
     pub(crate) async fn has_secrets(&self) -> bool {
         // The first load is under way while the listeners start.
-        let loaded = async {
-            loop {
-                if let Some(directory) = self.begun.directory.current() {
-                    return directory.has_secrets(Provider::Meta);
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(5), loaded).await.unwrap_or(false)
+        let loaded = tokio::time::timeout(Duration::from_secs(5), self.begun.directory.loaded()).await;
+        loaded.is_ok_and(|directory| directory.has_secrets(Provider::Meta))
     }
 
     /// Stops in order: readiness, listeners with their running requests, workers, backend. False if something took

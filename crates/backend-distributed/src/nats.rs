@@ -31,8 +31,8 @@ pub use stream_directory::StreamDirectory;
 
 /// The oldest server that keeps every promise of the bus.
 const OLDEST_SERVER: (i64, i64) = (2, 11);
-/// The oldest server that takes many messages as one batch.
-const BATCHING_SERVER: (i64, i64) = (2, 12);
+/// The oldest server that syncs a batch of messages as one. From 2.12 on they take batches, and sync each message.
+const BATCHING_SERVER: (i64, i64) = (2, 15);
 /// What a message needs beside its payload: headers, subject, reply.
 const HEADER_ROOM: usize = 64 << 10;
 /// Requests to the server that are not about messages.
@@ -72,6 +72,7 @@ pub struct Nats {
     trust: Arc<Trust>,
     /// Where it was made. Listeners have runtimes of their own, which end one by one.
     runtime: Handle,
+    bus: Arc<OnceLock<Arc<JetStreamBus>>>,
 }
 
 /// Whether the server at the other end is known to be as it must be. After each new connection that is open again: it
@@ -160,17 +161,14 @@ impl Nats {
             .max_ack_inflight(MAX_IN_FLIGHT)
             .backpressure_on_inflight(false)
             .build(client.clone());
-        Ok(Self { config, client, jetstream, trust, runtime: Handle::current() })
+        Ok(Self { config, client, jetstream, trust, runtime: Handle::current(), bus: Arc::default() })
     }
 
     /// Makes the streams, or brings them up to date. Returns what was done, a line each.
     pub async fn migrate(&self) -> Result<Vec<String>, OpenError> {
         self.verify_server().await?;
-        let done = streams::migrate(&self.jetstream, self.config.replicas).await?;
-        if self.takes_batches() {
-            streams::allow_batches(&self.jetstream).await?;
-        }
-        Ok(done)
+        let takes_batches = self.client.is_server_compatible(2, 12, 0);
+        streams::migrate(&self.jetstream, self.config.replicas, takes_batches).await
     }
 
     /// Checks the server's version and limits, that it syncs, and that the streams are as they must be.
@@ -191,14 +189,11 @@ impl Nats {
         let connection = connection_number(&self.client);
         let syncs = self.verify_server().await?;
         streams::verify(&self.jetstream).await?;
-        let batching = if syncs && self.takes_batches() { connection } else { 0 };
+        let shares_syncs = self.client.is_server_compatible(BATCHING_SERVER.0, BATCHING_SERVER.1, 0);
+        let batching = if syncs && shares_syncs { connection } else { 0 };
         self.trust.batching.store(batching, Ordering::Relaxed);
         self.trust.verified.store(connection, Ordering::Release);
         Ok(())
-    }
-
-    fn takes_batches(&self) -> bool {
-        self.client.is_server_compatible(BATCHING_SERVER.0, BATCHING_SERVER.1, 0)
     }
 
     /// Whether it syncs every write, if it is a server to go on with.
@@ -244,10 +239,9 @@ impl Nats {
         }
     }
 
-    /// The event bus.
+    /// The event bus, one for all copies.
     pub fn bus(&self) -> Arc<JetStreamBus> {
-        let (client, jetstream) = (self.client.clone(), self.jetstream.clone());
-        Arc::new(JetStreamBus::new(client, jetstream, self.trust.clone(), self.runtime.clone()))
+        self.bus.get_or_init(|| Arc::new(JetStreamBus::new(self))).clone()
     }
 
     /// The directory, read from the stream. Writing to it fails: see [`crate::directory::PublishedDirectory`].
@@ -304,6 +298,7 @@ async fn keep_verified(
             jetstream: jetstream.clone(),
             trust: holding,
             runtime: Handle::current(),
+            bus: Arc::default(),
         };
         let was_verified = nats.trust.is_verified(&nats.client);
         match nats.verify_now().await {

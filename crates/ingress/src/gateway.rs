@@ -241,7 +241,13 @@ impl Gateway {
         if let Ok(answer) = tokio::time::timeout_at(deadline, stored).await {
             return answer;
         }
-        self.breaker.timed_out(self.deps.clock.monotonic(), began);
+        let now = self.deps.clock.monotonic();
+        if now.saturating_sub(began) * 2 >= self.config.deadline {
+            self.breaker.timed_out(now, began);
+        } else {
+            // This process stood still; the bus was hardly asked.
+            self.breaker.failed(now);
+        }
         trail.messages.clear();
         metrics::counter!(names::PUBLISH_FAILURES, "reason" => "deadline").increment(1);
         Answer::later(503, "deadline", RETRY_AFTER)

@@ -235,8 +235,7 @@ pub(crate) async fn run(mut publisher: Publisher, config: Config, tasks: Tasks, 
             () = out_of_time(&tasks, config.stop_grace) => return,
         };
         if tasks.is_stopping() {
-            let _ = tokio::time::timeout(config.stop_grace, publisher.settle()).await;
-            return;
+            break;
         }
         let progress = match stepped {
             Ok(progress) => progress,
@@ -253,10 +252,11 @@ pub(crate) async fn run(mut publisher: Publisher, config: Config, tasks: Tasks, 
         bus.over();
         if progress.sequenced == 0 && progress.published == 0 {
             tokio::select! {
-                () = tasks.stopping() => return,
+                () = tasks.stopping() => break,
                 () = wake.notified() => {}
                 () = tokio::time::sleep(config.outbox_poll) => {}
             }
         }
     }
+    let _ = tokio::time::timeout(config.stop_grace, publisher.settle()).await;
 }

@@ -41,7 +41,7 @@ fn token(n: u8, owner: Option<&str>) -> (Token, TokenHash) {
         scope: if owner.is_some() { Scope::TenantReader } else { Scope::Operator },
         tenant: owner.map(tenant),
         created_at: START,
-        expires_at: (n % 2 == 0).then(|| START.plus(Duration::from_hours(1))),
+        expires_at: n.is_multiple_of(2).then(|| START.plus(Duration::from_hours(1))),
         revoked_at: None,
     };
     (token, TokenHash([n; 32]))
@@ -51,7 +51,7 @@ fn action(n: u8, owner: Option<&str>) -> Action {
     Action {
         id: Uuid::from_u128(u128::from(n)),
         at: START.plus(Duration::from_secs(n.into())),
-        token: (n % 2 == 0).then(|| Uuid::from_u128(9)),
+        token: n.is_multiple_of(2).then(|| Uuid::from_u128(9)),
         actor: "somebody".to_owned(),
         action: "DELETE /api/tenants/{id}".to_owned(),
         target: owner.map(str::to_owned),

@@ -69,7 +69,10 @@ fn every_kind() -> Vec<Entry> {
     let mut several = App::create(app, Provider::Meta, &["secret", "older secret"], &["token"], &ring);
     several.default = false;
     let Entry::Number(mut moved) = number_entry(Some("777"), "acme", START) else { unreachable!() };
-    moved.assign(Assignment { tenant: Some(tenant("other")), valid_from: Timestamp::from_millis(START.as_millis() + 1) });
+    moved.assign(Assignment {
+        tenant: Some(tenant("other")),
+        valid_from: Timestamp::from_millis(START.as_millis() + 1),
+    });
     vec![
         Entry::Tenant(full),
         tenant_entry("other"),

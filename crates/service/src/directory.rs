@@ -2,10 +2,11 @@
 //!
 //! There is none until the first complete load; from then on there always is one, the newest that could be opened.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use common::directory::OpenDirectory;
 use ports::directory::DirectoryStore;
+use tokio::sync::watch;
 
 use crate::Tasks;
 use crate::keys::KeyFile;
@@ -14,7 +15,7 @@ use crate::retry::RetryPolicy;
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct DirectoryWatch {
-    current: RwLock<Option<Arc<OpenDirectory>>>,
+    current: watch::Sender<Option<Arc<OpenDirectory>>>,
 }
 
 impl DirectoryWatch {
@@ -38,7 +39,15 @@ impl DirectoryWatch {
 
     /// The newest directory; `None` before the first complete load.
     pub fn current(&self) -> Option<Arc<OpenDirectory>> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.borrow().clone()
+    }
+
+    /// The newest directory, once there is one.
+    pub async fn loaded(&self) -> Arc<OpenDirectory> {
+        let mut watched = self.current.subscribe();
+        let loaded = watched.wait_for(Option::is_some).await.ok().and_then(|there| there.clone());
+        // The sender is `self`, so there is no end to wait for.
+        loaded.unwrap_or_default()
     }
 
     async fn follow(&self, store: &dyn DirectoryStore, keys: &KeyFile, loaded: impl Fn(&OpenDirectory)) {
@@ -50,7 +59,7 @@ impl DirectoryWatch {
                 Ok(directory) => {
                     let revision = directory.revision;
                     loaded(&directory);
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(directory));
+                    self.current.send_replace(Some(Arc::new(directory)));
                     waits = RetryPolicy::OUTAGE.waits();
                     tokio::select! {
                         changed = store.changed(revision) => {

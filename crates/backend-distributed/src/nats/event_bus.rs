@@ -26,7 +26,7 @@ use tokio::sync::Mutex;
 
 use crate::nats::publishing::Publishing;
 use crate::nats::work_queues::WorkQueues;
-use crate::nats::{Trust, streams, unavailable};
+use crate::nats::{Nats, Trust, streams, unavailable};
 
 /// Bytes of one pull, and at most one message more.
 const PULL_BYTES: usize = 16 << 20;
@@ -54,14 +54,16 @@ pub struct JetStreamBus {
 }
 
 impl JetStreamBus {
-    pub(super) fn new(
-        client: async_nats::Client,
-        jetstream: jetstream::Context,
-        trust: Arc<Trust>,
-        runtime: Handle,
-    ) -> Self {
-        let publishing = Publishing::new(client.clone(), jetstream.clone(), trust.clone(), runtime.clone());
-        Self { client, jetstream, trust, publishing, queues: Arc::default(), runtime, consumers: Mutex::default() }
+    pub(super) fn new(nats: &Nats) -> Self {
+        Self {
+            client: nats.client.clone(),
+            jetstream: nats.jetstream.clone(),
+            trust: nats.trust.clone(),
+            publishing: Publishing::new(nats),
+            queues: Arc::default(),
+            runtime: nats.runtime.clone(),
+            consumers: Mutex::default(),
+        }
     }
 
     /// The consumer, made on its first use.
@@ -82,7 +84,7 @@ impl JetStreamBus {
             max_waiting: MAX_WAITING,
             ..pull::Config::default()
         };
-        let made = self.jetstream.create_consumer_on_stream(config, streams::name(consumer.stream)).await;
+        let made = self.jetstream.create_consumer_on_stream(config, consumer.stream.name()).await;
         let made = made.map_err(unavailable)?;
         consumers.insert(consumer.name, made.clone());
         // What another process acknowledged just before it ended.
@@ -209,7 +211,7 @@ impl EventBus for JetStreamBus {
             return Ok(Backlog::default());
         }
         let floor = info.ack_floor.stream_sequence;
-        let stream = self.jetstream.get_stream_no_info(streams::name(consumer.stream)).await.map_err(unavailable)?;
+        let stream = self.jetstream.get_stream_no_info(consumer.stream.name()).await.map_err(unavailable)?;
         let oldest = stream.direct_get_next_for_subject(streams::subjects(consumer.stream), Some(floor + 1)).await;
         // It may have been acknowledged since.
         let oldest_age = oldest.map_or(Duration::ZERO, |oldest| {

@@ -32,11 +32,20 @@ struct JetStreamConfig {
     sync_always: bool,
 }
 
-/// An error unless every server behind the endpoints syncs each write, and `connected` is one of them.
+/// An error unless `connected` is behind one of the endpoints, and every server that answers syncs each write. One that
+/// does not answer now takes no messages either.
 pub(super) async fn syncs_every_write(urls: &str, connected: &str) -> Result<(), OpenError> {
     let mut is_connected_known = false;
+    let mut silent = None;
     for url in endpoints(urls) {
-        let variables = ask(url).await?;
+        let variables = match ask(url).await {
+            Ok(variables) => variables,
+            Err(error @ OpenError::Unavailable(_)) => {
+                silent = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         is_connected_known |= variables.server_id == connected;
         if !variables.jetstream.unwrap_or_default().config.sync_always {
             return Err(OpenError::Unsuitable(format!(
@@ -48,6 +57,10 @@ pub(super) async fn syncs_every_write(urls: &str, connected: &str) -> Result<(),
     }
     if is_connected_known {
         return Ok(());
+    }
+    // It may be the one.
+    if let Some(error) = silent {
+        return Err(error);
     }
     Err(OpenError::Unsuitable(
         "nats.monitor_url is not the monitoring endpoint of the NATS server that nats.url leads to; name those of all \

@@ -1,6 +1,6 @@
 //! Publishing: what comes while others are published goes out with the next round, as one atomic batch.
 //!
-//! A server that syncs every write syncs for each message, but only a few times for a whole batch (its ADR 50; from 2.12
+//! A server that syncs every write syncs for each message, but only a few times for a whole batch (its ADR 50; from 2.15
 //! on). So the busier the bus, the less a message costs. Few messages are sent one by one, as is everything where a batch
 //! cannot be had: an older server, a stream that was not made for it, a batch that the server refuses because one message
 //! of it is a duplicate or over its tenant's quota. Where nothing is synced, nothing is gained either.
@@ -25,7 +25,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{ACK_TIMEOUT, AbortOnDrop, MAX_IN_FLIGHT, Trust, connection_number, unavailable};
+use super::{ACK_TIMEOUT, AbortOnDrop, MAX_IN_FLIGHT, Nats, Trust, connection_number, unavailable};
 
 /// Rounds of a stream under way at once: while the server syncs one it reads the next.
 const ROUNDS: usize = 2;
@@ -74,22 +74,17 @@ struct Link {
 }
 
 impl Publishing {
-    pub(super) fn new(
-        client: async_nats::Client,
-        jetstream: jetstream::Context,
-        trust: Arc<Trust>,
-        runtime: Handle,
-    ) -> Self {
+    pub(super) fn new(nats: &Nats) -> Self {
         let link = Link {
-            client,
-            jetstream,
-            trust,
+            client: nats.client.clone(),
+            jetstream: nats.jetstream.clone(),
+            trust: nats.trust.clone(),
             batches_again: Arc::default(),
             began: Instant::now(),
             process: uuid::Uuid::now_v7().simple().to_string().into(),
             batches: Arc::default(),
         };
-        Self { link, rounds: Default::default(), runtime }
+        Self { link, rounds: Default::default(), runtime: nats.runtime.clone() }
     }
 
     /// Publishes messages; the answers are in their order.
@@ -107,10 +102,9 @@ impl Publishing {
         let (answer, answered) = oneshot::channel();
         let count = messages.len();
         // A full queue refuses at once: what waits behind so many is not answered in time anyway.
-        let sent = rounds.waiting.try_send(Waiting { messages, answer });
-        match (sent, answered.await) {
-            (Ok(()), Ok(answers)) => answers,
-            _ => nothing_came(count),
+        match rounds.waiting.try_send(Waiting { messages, answer }) {
+            Ok(()) => answered.await.unwrap_or_else(|_| nothing_came(count)),
+            Err(_) => nothing_came(count),
         }
     }
 }
@@ -152,8 +146,10 @@ fn gather(first: Waiting, queue: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
 
 /// Why a batch was not stored.
 enum BatchError {
-    /// The server said so: nothing of it is stored, and one by one they may be.
-    Refused,
+    /// Because of a message in it, says the server: nothing is stored, and smaller batches may be.
+    Message,
+    /// For another reason, the same for a smaller batch: nothing is stored, and one by one they may be.
+    Batch,
     /// Whether it was stored is not known.
     Unavailable(String),
 }
@@ -210,10 +206,11 @@ impl Link {
                     let published = (first..).map(|sequence| Ok(Published { sequence, duplicate: false }));
                     answers.extend(published.take(part.len()));
                 }
-                Err(BatchError::Refused) => {
+                Err(BatchError::Message) => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
                 }
+                Err(BatchError::Batch) => answers.extend(self.one_by_one(part).await),
                 Err(BatchError::Unavailable(error)) => {
                     let lost = |_| Err(PublishError::Unavailable(Unavailable::new("NATS", error.clone())));
                     answers.extend(part.iter().map(lost));
@@ -254,16 +251,21 @@ impl Link {
                 Ok(seq - count + 1)
             }
             Committed { error, .. } => {
+                const OF_A_MESSAGE: [ErrorCode; 2] =
+                    [ErrorCode::STREAM_STORE_FAILED, ErrorCode::ATOMIC_PUBLISH_CONTAINS_DUPLICATE_MESSAGE];
+                let code = error.map(|error| ErrorCode(error.err_code));
+                if code.is_some_and(|code| OF_A_MESSAGE.contains(&code)) {
+                    return Err(BatchError::Message);
+                }
                 // Whoever answers as if it were a single message knows no batches, whatever its version says.
-                let knows = error.as_ref().is_some_and(|error| error.err_code != ErrorCode::ATOMIC_PUBLISH_DISABLED.0);
-                if !knows {
+                if code.is_none_or(|code| code == ErrorCode::ATOMIC_PUBLISH_DISABLED) {
                     let again = self.began.elapsed() + BATCHES_AGAIN;
                     self.batches_again.store(again.as_secs(), Ordering::Relaxed);
                     tracing::warn!(
                         "the NATS server takes no batches for a stream, which is slower: run `wharf migrate`"
                     );
                 }
-                Err(BatchError::Refused)
+                Err(BatchError::Batch)
             }
         }
     }

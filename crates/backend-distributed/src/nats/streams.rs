@@ -11,7 +11,6 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, PersistenceMode, Rete
 use async_nats::jetstream::{self, ErrorCode};
 use common::envelope::Lane;
 use ports::event_bus::{Retention, Stream};
-use serde_json::Value;
 
 use crate::OpenError;
 use crate::nats::publishing::is_batched;
@@ -24,11 +23,6 @@ pub const DIRECTORY: &str = "directory";
 const EVENTS_MAX_MESSAGES: i64 = 5_000_000;
 /// Bytes of `events` kept at most.
 const EVENTS_MAX_BYTES: i64 = 4 << 30;
-
-/// The name of the JetStream stream of a stream of the port.
-pub(super) const fn name(stream: Stream) -> &'static str {
-    stream.name()
-}
 
 /// Where probes of a lane go: a subject that no consumer reads.
 pub(super) const fn probe_subject(lane: Lane) -> &'static str {
@@ -71,18 +65,19 @@ pub fn wanted(replicas: usize) -> Vec<Config> {
     let queue = |stream: Stream, more_subjects: &[&str], description: &str| {
         let subjects = [&[subjects(stream)], more_subjects].concat();
         let Retention::WorkQueue { max_per_subject } = stream.retention() else {
-            return base(name(stream), &subjects, description);
+            return base(stream.name(), &subjects, description);
         };
         Config {
             discard: DiscardPolicy::New,
             discard_new_per_subject: true,
             max_messages_per_subject: i64::try_from(max_per_subject).unwrap_or(i64::MAX),
-            ..base(name(stream), &subjects, description)
+            ..base(stream.name(), &subjects, description)
         }
     };
     let lane = |lane: Lane, description: &str| Config {
         // For the probes, which expire by themselves.
         allow_message_ttl: true,
+        allow_atomic_publish: is_batched(Stream::Inbound(lane)),
         ..queue(Stream::Inbound(lane), &[probe_subject(lane)], description)
     };
     let Retention::Limits { max_age, .. } = Stream::Events.retention() else { return Vec::new() };
@@ -96,7 +91,8 @@ pub fn wanted(replicas: usize) -> Vec<Config> {
             max_age,
             max_messages: EVENTS_MAX_MESSAGES,
             max_bytes: EVENTS_MAX_BYTES,
-            ..base(name(Stream::Events), &[subjects(Stream::Events)], "Normalised events, CloudEvents JSON")
+            allow_atomic_publish: is_batched(Stream::Events),
+            ..base(Stream::Events.name(), &[subjects(Stream::Events)], "Normalised events, CloudEvents JSON")
         },
         Config {
             discard: DiscardPolicy::Old,
@@ -107,9 +103,14 @@ pub fn wanted(replicas: usize) -> Vec<Config> {
 }
 
 /// Makes what is missing and changes what differs; returns what was done.
-pub(super) async fn migrate(context: &jetstream::Context, replicas: usize) -> Result<Vec<String>, OpenError> {
+pub(super) async fn migrate(
+    context: &jetstream::Context,
+    replicas: usize,
+    takes_batches: bool,
+) -> Result<Vec<String>, OpenError> {
     let mut done = Vec::new();
-    for config in wanted(replicas) {
+    for mut config in wanted(replicas) {
+        config.allow_atomic_publish &= takes_batches;
         let name = config.name.clone();
         let there = match context.get_stream(&name).await {
             Ok(stream) => Some(stream.cached_info().config.clone()),
@@ -119,11 +120,11 @@ pub(super) async fn migrate(context: &jetstream::Context, replicas: usize) -> Re
             },
         };
         done.push(match &there {
-            Some(there) if differences(&config, there).is_empty() => {
+            Some(there) if differing(&config, there).is_empty() => {
                 format!("stream {name}: as it must be")
             }
             Some(there) => {
-                let differing = differences(&config, there).join(", ");
+                let differing = differing(&config, there).join(", ");
                 // The number of replicas is the operator's: what was scaled by hand stays.
                 let config = Config { num_replicas: there.num_replicas, ..config };
                 context.update_stream(config).await.map_err(|error| refused(&name, &error.to_string()))?;
@@ -141,22 +142,13 @@ pub(super) async fn migrate(context: &jetstream::Context, replicas: usize) -> Re
     Ok(done)
 }
 
-/// Sees to it that a server from 2.12 on takes batches of messages for the streams that get them. The library does not
-/// know the setting yet, and leaves it out whenever it changes a stream.
-pub async fn allow_batches(context: &jetstream::Context) -> Result<(), OpenError> {
-    for name in Stream::ALL.into_iter().filter(|stream| is_batched(*stream)).map(name) {
-        let info: Value = context.request(format!("STREAM.INFO.{name}"), &()).await.map_err(unavailable)?;
-        let mut config = info["config"].clone();
-        if config["allow_atomic"] == true {
-            continue;
-        }
-        config["allow_atomic"] = true.into();
-        let answer: Value = context.request(format!("STREAM.UPDATE.{name}"), &config).await.map_err(unavailable)?;
-        if let Some(error) = answer.get("error") {
-            return Err(refused(name, &error["description"].to_string()));
-        }
+/// What is changed: also what a process can do without.
+fn differing(wanted: &Config, there: &Config) -> Vec<&'static str> {
+    let mut differing = differences(wanted, there);
+    if wanted.allow_atomic_publish && !there.allow_atomic_publish {
+        differing.push("batches");
     }
-    Ok(())
+    differing
 }
 
 fn refused(name: &str, why: &str) -> OpenError {
@@ -224,7 +216,7 @@ mod tests {
     fn nothing_unread_is_ever_dropped() {
         let queues = Stream::ALL.into_iter().filter(|each| matches!(each.retention(), Retention::WorkQueue { .. }));
         for queue in queues {
-            let config = wanted(1).into_iter().find(|config| config.name == name(queue)).unwrap();
+            let config = wanted(1).into_iter().find(|config| config.name == queue.name()).unwrap();
             assert_eq!(config.discard, DiscardPolicy::New, "{}", config.name);
             assert!(config.max_age.is_zero() && config.max_messages == -1 && config.max_bytes == -1);
         }

@@ -2,8 +2,7 @@
 //!
 //! JetStream's own work queues remove each acknowledged message by a write and a sync of its own, which costs as much as
 //! the publish did. So these streams keep what is acknowledged; the server notes it beside the stream, many at a time, and
-//! about once a second everything below the first message that is not acknowledged is purged with one request. Where such
-//! a message holds back a purge for long, what this process acknowledged behind it is deleted one by one, each after a look
+//! about once a second everything up to the first that is not acknowledged is purged with one request. Where a message holds back a purge for long, what this process acknowledged behind it is deleted one by one, each after a look
 //! whether it is still the same message: a stream that was made anew counts from 1 again.
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{AbortOnDrop, streams, unavailable};
+use super::{AbortOnDrop, unavailable};
 
 /// From an acknowledgement to the purge that takes it out, with all that came meanwhile.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -27,6 +26,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const HELD_BACK: Duration = Duration::from_secs(30);
 /// Messages deleted one by one at the same time. Each is a sync.
 const DELETED_AT_ONCE: usize = 64;
+/// Messages deleted one by one before it is looked anew whether a purge can take them.
+const DELETED_IN_A_SWEEP: usize = 2048;
 /// Failed sweeps between two warnings.
 const WARN_EVERY: u32 = 60;
 
@@ -34,7 +35,7 @@ const WARN_EVERY: u32 = 60;
 pub(super) struct WorkQueues {
     held_back: Duration,
     acked: Mutex<HashMap<&'static str, Acked>>,
-    noted: Notify,
+    noted: Arc<Notify>,
     sweeping: OnceLock<AbortOnDrop>,
 }
 
@@ -53,7 +54,7 @@ struct AckedMessage {
 
 impl Default for WorkQueues {
     fn default() -> Self {
-        Self { held_back: HELD_BACK, acked: Mutex::default(), noted: Notify::default(), sweeping: OnceLock::default() }
+        Self { held_back: HELD_BACK, acked: Mutex::default(), noted: Arc::default(), sweeping: OnceLock::default() }
     }
 }
 
@@ -78,12 +79,13 @@ impl WorkQueues {
         drop(acked);
         self.noted.notify_one();
         self.sweeping.get_or_init(|| {
-            let (queues, context) = (Arc::downgrade(self), context.clone());
+            let (queues, noted, context) = (Arc::downgrade(self), self.noted.clone(), context.clone());
             AbortOnDrop(runtime.spawn(async move {
                 let mut failures = 0;
-                while let Some(queues) = queues.upgrade() {
-                    queues.noted.notified().await;
+                loop {
+                    noted.notified().await;
                     tokio::time::sleep(SWEEP_EVERY).await;
+                    let Some(queues) = queues.upgrade() else { return };
                     if let Err(error) = queues.sweep(&context).await {
                         if failures % WARN_EVERY == 0 {
                             tracing::warn!(
@@ -106,24 +108,38 @@ impl WorkQueues {
             let acked = self.acked.lock().unwrap_or_else(PoisonError::into_inner);
             acked.values().map(|acked| acked.consumer.clone()).collect()
         };
-        let mut failed = Ok(());
-        for consumer in consumers {
-            // One queue does not keep the others from being swept.
-            if let Err(error) = self.sweep_one(context, &consumer).await {
-                failed = Err(error);
-            }
-        }
-        failed
+        // One queue does not keep the others from being swept.
+        let swept = join_all(consumers.iter().map(|consumer| self.sweep_one(context, consumer))).await;
+        swept.into_iter().collect()
     }
 
     async fn sweep_one(&self, context: &jetstream::Context, consumer: &Consumer) -> Result<(), Unavailable> {
-        let stream = context.get_stream_no_info(streams::name(consumer.stream)).await.map_err(unavailable)?;
-        let floor = stream.consumer_info(consumer.name).await.map_err(unavailable)?.ack_floor.stream_sequence;
-        // Nobody else reads a work queue, so what lies below is done with. Where nothing does, there is nothing to ask for:
-        // up to 2.14 a server that is told to purge below 1 purges everything.
-        if floor > 0 {
-            stream.purge().sequence(floor + 1).await.map_err(unavailable)?;
+        // The consumer first: the stream is then at least as far.
+        let name = consumer.stream.name();
+        let done = context.get_stream_no_info(name).await.map_err(unavailable)?;
+        let floor = done.consumer_info(consumer.name).await.map_err(unavailable)?.ack_floor.stream_sequence;
+        let there = context.get_stream(name).await.map_err(unavailable)?;
+        let (first, last) = (there.cached_info().state.first_sequence, there.cached_info().state.last_sequence);
+        if floor > last {
+            tracing::error!(
+                stream = name,
+                floor,
+                last,
+                "the NATS server lost the end of a stream whose messages were acknowledged before; nothing is taken out of it"
+            );
+            return Ok(());
         }
+        // Nobody else reads a work queue, so what lies up to the floor is done with. A server that is told to purge beyond
+        // the end of a stream purges everything, and up to 2.14 also what is stored at the same moment; so the last message
+        // is deleted by itself.
+        let keep_from = last.min(floor + 1);
+        if first < keep_from {
+            there.purge().sequence(keep_from).await.map_err(unavailable)?;
+        }
+        if floor == last && floor > 0 && first <= floor {
+            delete_known(&there, floor).await?;
+        }
+        let stream = done;
         let late = self.held_back(consumer, floor);
         for some in late.chunks(DELETED_AT_ONCE) {
             let gone = join_all(some.iter().map(|(sequence, at)| delete(&stream, *sequence, *at))).await;
@@ -139,7 +155,7 @@ impl WorkQueues {
         let Some(acked) = acked.get_mut(consumer.name) else { return Vec::new() };
         acked.messages = acked.messages.split_off(&(floor + 1));
         let late = acked.messages.iter().filter(|(_, message)| message.acked_at.elapsed() > self.held_back);
-        late.map(|(sequence, message)| (*sequence, message.stored_at)).collect()
+        late.map(|(sequence, message)| (*sequence, message.stored_at)).take(DELETED_IN_A_SWEEP).collect()
     }
 
     /// Forgets what is deleted.
@@ -170,11 +186,21 @@ async fn delete(stream: &Stream<()>, sequence: u64, stored_at: i128) -> bool {
         Ok(_) => {}
         Err(error) => return error.kind() == DirectGetErrorKind::NotFound,
     }
+    delete_known(stream, sequence).await.is_ok()
+}
+
+async fn delete_known<I>(stream: &Stream<I>, sequence: u64) -> Result<(), Unavailable> {
     match stream.delete_message(sequence).await {
-        Ok(_) => true,
-        // Another process, or a purge, came first.
-        Err(error) => matches!(error.kind(), DeleteMessageErrorKind::JetStream(error)
-            if matches!(error.error_code(), ErrorCode::SEQUENCE_NOT_FOUND | ErrorCode::NO_MESSAGE_FOUND)),
+        Ok(_) => Ok(()),
+        Err(error) => match error.kind() {
+            // Another process, or a purge, came first.
+            DeleteMessageErrorKind::JetStream(error)
+                if matches!(error.error_code(), ErrorCode::SEQUENCE_NOT_FOUND | ErrorCode::NO_MESSAGE_FOUND) =>
+            {
+                Ok(())
+            }
+            _ => Err(unavailable(error)),
+        },
     }
 }
 
@@ -291,7 +317,8 @@ mod tests {
         nats.context().delete_stream("audit").await.unwrap();
         nats.migrate().await.unwrap();
         publish_five(&nats).await;
-        assert_eq!(nats.bus().pull(&recorder(), 1, Duration::from_secs(10)).await.unwrap().len(), 1);
+        let other = connect(&server).await;
+        assert_eq!(other.bus().pull(&recorder(), 1, Duration::from_secs(10)).await.unwrap().len(), 1);
         let queues = impatient();
         queues.note(&nats.context(), &Handle::current(), &recorder(), &tokens);
         until("the old ones are forgotten", async || queues.acked.lock().unwrap().is_empty()).await;

@@ -67,7 +67,6 @@ impl Harness for NatsHarness {
             stream.duplicate_window /= FASTER;
             nats.context().update_stream(stream).await.unwrap();
         }
-        streams::allow_batches(&nats.context()).await.unwrap();
         Self { server, nats, others: others(clock).await, began: now() }
     }
 

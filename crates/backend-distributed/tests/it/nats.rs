@@ -1,7 +1,9 @@
 //! What the laws do not say: what a process refuses to begin with, and what it does while the server is away.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use async_nats::jetstream::stream::Config;
 use backend_distributed::OpenError;
 use backend_distributed::nats::{Nats, NatsConfig, streams};
 use bytes::Bytes;
@@ -286,6 +288,7 @@ async fn a_pull_is_bounded_by_bytes() {
 async fn publishing_goes_on_when_the_runtime_that_published_first_has_ended() {
     let server = Server::start();
     let nats = ready(&server).await;
+    nats.verify().await.unwrap();
     let bus = nats.bus();
     let first = bus.clone();
     let published = std::thread::spawn(move || {
@@ -299,18 +302,50 @@ async fn publishing_goes_on_when_the_runtime_that_published_first_has_ended() {
     assert!(later.iter().all(Result::is_ok), "{later:?}");
 }
 
-/// A library that does not know the setting takes it away with any change of the stream.
 #[tokio::test]
 async fn a_stream_that_takes_no_batches_takes_its_messages_one_by_one() {
     let server = Server::start();
     let nats = ready(&server).await;
+    nats.verify().await.unwrap();
     let bus = nats.bus();
     let inbound = streams::wanted(1).into_iter().find(|stream| stream.name == LIVE.name()).unwrap();
-    nats.context().update_stream(inbound).await.unwrap();
+    nats.context().update_stream(Config { allow_atomic_publish: false, ..inbound }).await.unwrap();
     for _ in 0..2 {
         let published = bus.publish((0..20).map(|_| envelope("a")).collect()).await;
         assert!(published.iter().all(Result::is_ok), "{published:?}");
     }
     let stream = nats.context().get_stream(LIVE.name()).await.unwrap();
     assert_eq!(stream.cached_info().state.messages, 40);
+}
+
+/// The one promise on which everything rests: what is acknowledged is there, also of a batch with messages that are not.
+#[tokio::test]
+async fn of_many_messages_over_a_quota_exactly_the_acknowledged_ones_are_stored() {
+    let server = Server::start();
+    let nats = ready(&server).await;
+    nats.verify().await.unwrap();
+    let inbound = streams::wanted(1).into_iter().find(|stream| stream.name == LIVE.name()).unwrap();
+    nats.context().update_stream(Config { max_messages_per_subject: 30, ..inbound }).await.unwrap();
+    let bus = nats.bus();
+    let of = |tenant: &str, text: String| Outgoing { subject: format!("inbound.live.{tenant}"), ..envelope(&text) };
+    // First all at once, then more that are over the quota from the first on, with the last of another tenant.
+    let mut acknowledged = BTreeMap::new();
+    for round in 0..3 {
+        let mut messages: Vec<_> = (0..40).map(|n| of("acme", format!("acme {round} {n}"))).collect();
+        messages.push(of("globex", format!("globex {round}")));
+        let texts: Vec<Bytes> = messages.iter().map(|message| message.payload.clone()).collect();
+        for (published, text) in bus.publish(messages).await.into_iter().zip(texts) {
+            match published {
+                Ok(published) => assert_eq!(acknowledged.insert(published.sequence, text), None),
+                Err(PublishError::Full { .. }) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(acknowledged.len(), 30 + 3);
+    let stream = nats.context().get_stream(LIVE.name()).await.unwrap();
+    assert_eq!(stream.cached_info().state.messages, 33);
+    for (sequence, text) in acknowledged {
+        assert_eq!(stream.direct_get(sequence).await.unwrap().payload, text, "{sequence}");
+    }
 }
