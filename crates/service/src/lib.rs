@@ -1,4 +1,5 @@
-//! What surrounds any process: layered configuration, logs and metrics, health, tasks and an orderly stop.
+//! What surrounds any process: layered configuration, logs and metrics, health, tasks and an orderly stop. And what
+//! surrounds a listener: networks.
 //!
 //! Nothing here knows a webhook.
 
@@ -7,6 +8,8 @@ pub mod directory;
 pub mod health;
 pub mod keys;
 pub mod names;
+pub mod networks;
+pub mod reload;
 pub mod retry;
 pub mod stop;
 pub mod telemetry;
