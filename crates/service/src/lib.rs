@@ -1,8 +1,9 @@
 //! What surrounds any process: layered configuration, logs and metrics, health, tasks and an orderly stop. And what
-//! surrounds a listener: networks.
+//! surrounds a listener: networks, proxies.
 //!
 //! Nothing here knows a webhook.
 
+pub mod client;
 pub mod config;
 pub mod directory;
 pub mod health;
