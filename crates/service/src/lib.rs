@@ -1,5 +1,5 @@
 //! What surrounds any process: layered configuration, logs and metrics, health, tasks and an orderly stop. And what
-//! surrounds a listener: networks, proxies.
+//! surrounds a listener: TLS, networks, proxies.
 //!
 //! Nothing here knows a webhook.
 
@@ -14,5 +14,6 @@ pub mod reload;
 pub mod retry;
 pub mod stop;
 pub mod telemetry;
+pub mod tls;
 
 pub use stop::Tasks;
