@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::State;
+use crate::access::Caller;
 use crate::problem::Problem;
 use crate::query::Query;
 
@@ -24,14 +25,15 @@ struct Page {
 }
 
 /// `GET /v1/events`
-pub(crate) async fn read(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+pub(crate) async fn read(state: Data<State>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let mut query = Query::parse(request.query_string(), &["after", "limit", "type", "tenant"]);
     // A reader that starts has no cursor; an empty tenant, in contrast, is a mistake that must not show every tenant.
     query.forget_empty(&["after", "limit", "type"]);
     let after = query.read("after", cursor).unwrap_or(0);
     let limit = query.number("limit", 1..=MAX_LIMIT).unwrap_or(DEFAULT_LIMIT);
-    let filter = FeedFilter { tenant: query.tenant(), event_type: query.read("type", event_type) };
+    let mut filter = FeedFilter { tenant: query.tenant(), event_type: query.read("type", event_type) };
     query.finish()?;
+    filter.tenant = caller.sees(filter.tenant)?;
     let page = state.feed.read(after, limit, &filter).await.map_err(|error| Problem::unavailable(&error))?;
     let events = page.events.iter().map(cloud_event).collect::<Result<_, _>>()?;
     Ok(HttpResponse::Ok().json(Page { events, next: page.next.to_string() }))

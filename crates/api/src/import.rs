@@ -54,6 +54,12 @@ pub struct ImportApp {
     /// Whether paths without an app try this one's secrets.
     #[serde(default = "yes")]
     pub default: bool,
+    /// The provider's account it stands for (Twilio's `AccountSid`). Without one it stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Where the provider believes to send: scheme, host and port. Without one it stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
 }
 
 /// From when on a number belongs to a tenant. A number may be listed again with another `valid_from`.
@@ -97,6 +103,8 @@ impl fmt::Debug for ImportApp {
             .field("secrets", &format_args!("{} REDACTED", self.secrets.len()))
             .field("verify_tokens", &format_args!("{} REDACTED", self.verify_tokens.len()))
             .field("default", &self.default)
+            .field("account", &self.account)
+            .field("public_url", &self.public_url)
             .finish()
     }
 }

@@ -1,19 +1,26 @@
-//! The API listener: searching messages, statistics, the event feed and the import of the directory.
+//! The API listener: searching messages, statistics, the event feed, and the administration of tenants, apps and tokens.
 //!
-//! It serves operators and consumers, so every route but health asks for the admin token. It reads and writes through
-//! ports only and answers every error as problem details (RFC 9457). It is deliberately not part of the gateway: no
+//! It serves operators and consumers, so every route but health asks for a token, and [`routes`](mod@routes) says of
+//! which scope. It reads and writes through ports only and answers every error as problem details (RFC 9457). It is deliberately not part of the gateway: no
 //! webhook arrives here, and nothing here is needed for one to be stored. It ends no TLS and binds no socket; whoever
 //! wires a process does.
 
+mod access;
+mod actions;
 mod answer;
-mod auth;
+mod apps;
+mod body;
 mod directory;
 mod events;
 mod import;
 mod messages;
+mod numbers;
 mod plan;
 mod problem;
 mod query;
+mod routes;
+mod tenants;
+mod tokens;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +31,7 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpResponse, Responder};
 use common::Clock;
 use common::keys::KeyRing;
+use ports::access::Access;
 use ports::directory::DirectoryStore;
 use ports::feed::Feed;
 use ports::message_log::MessageLog;
@@ -34,8 +42,9 @@ use service::telemetry::Metrics;
 pub use import::{Import, ImportApp, ImportNumber, ImportTenant};
 pub use plan::apply_import;
 
-use auth::Token;
+use access::Tokens;
 use problem::Problem;
+use routes::ApiRoute;
 
 /// What the API needs.
 pub struct Deps {
@@ -43,13 +52,15 @@ pub struct Deps {
     pub feed: Arc<dyn Feed>,
     /// Where `/messages` and `/stats` look.
     pub messages: Arc<dyn MessageLog>,
-    /// What an import changes.
+    /// Tenants, apps and numbers.
     pub directory: Arc<dyn DirectoryStore>,
+    /// Tokens, and what was done with them.
+    pub access: Arc<dyn Access>,
     /// The key ring of this moment; imported secrets and new tenants' keys are wrapped under its first key.
     pub keys: Arc<dyn Fn() -> Arc<KeyRing> + Send + Sync>,
-    /// Measures requests.
+    /// The time.
     pub clock: Arc<dyn Clock>,
-    /// The token that opens every route but health. An empty one opens nothing.
+    /// A token that has the scope of an admin without being stored. An empty one opens nothing.
     pub admin_token: SecretString,
     /// Serves `/metrics` when given.
     pub metrics: Option<Metrics>,
@@ -69,8 +80,10 @@ struct State {
     messages: Arc<dyn MessageLog>,
     directory: Arc<dyn DirectoryStore>,
     keys: Arc<dyn Fn() -> Arc<KeyRing> + Send + Sync>,
+    access: Arc<dyn Access>,
     clock: Arc<dyn Clock>,
-    token: Token,
+    tokens: Tokens,
+    routes: Vec<ApiRoute>,
     metrics: Option<Metrics>,
 }
 
@@ -85,14 +98,16 @@ pub fn routes(deps: Deps) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'stati
         messages: deps.messages,
         directory: deps.directory,
         keys: deps.keys,
+        tokens: Tokens::new(deps.access.clone(), &deps.admin_token),
+        access: deps.access,
         clock: deps.clock,
-        token: Token::new(&deps.admin_token),
+        routes: routes::all(deps.metrics.is_some()),
         metrics: deps.metrics,
     });
     move |config| {
         let guarded = web::scope("")
-            .wrap(from_fn(auth::guard))
-            .configure(guarded_routes(state.metrics.is_some()))
+            .wrap(from_fn(access::guard))
+            .configure(|config| routes::register(&state.routes, config))
             .default_service(web::to(not_found));
         let all = web::scope("")
             .wrap(from_fn(answer::finish))
@@ -100,19 +115,6 @@ pub fn routes(deps: Deps) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'stati
             .service(web::resource(HEALTH_PATHS).default_service(web::to(health_is_read_only)))
             .service(guarded);
         config.app_data(Data::from(Arc::clone(&state))).service(all);
-    }
-}
-
-fn guarded_routes(metrics: bool) -> impl Fn(&mut ServiceConfig) {
-    move |config| {
-        config
-            .service(web::resource("/messages").route(web::get().to(messages::list)))
-            .service(web::resource("/stats").route(web::get().to(messages::stats)))
-            .service(web::resource("/v1/events").route(web::get().to(events::read)))
-            .service(web::resource("/v1/directory/import").route(web::post().to(directory::import)));
-        if metrics {
-            config.service(web::resource("/metrics").route(web::get().to(metrics_page)));
-        }
     }
 }
 

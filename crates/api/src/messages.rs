@@ -11,6 +11,7 @@ use ports::message_log::{LoggedMessage, MessageFilter, MessageTotals};
 use serde::Serialize;
 
 use crate::State;
+use crate::access::Caller;
 use crate::problem::Problem;
 use crate::query::Query;
 
@@ -76,8 +77,9 @@ impl From<MessageTotals> for Stats {
 }
 
 /// `GET /messages`
-pub(crate) async fn list(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let filter = read_filter(request.query_string())?;
+pub(crate) async fn list(state: Data<State>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let mut filter = read_filter(request.query_string())?;
+    filter.tenant = caller.sees(filter.tenant)?;
     let found = state.messages.search(&filter).await.map_err(|error| Problem::unavailable(&error))?;
     Ok(HttpResponse::Ok().json(Page {
         data: found.messages.into_iter().map(Message::from).collect(),
@@ -120,7 +122,7 @@ fn search_text(text: &str) -> Result<Option<String>, String> {
 /// `GET /stats`
 ///
 /// With `source` or `hours` the path means other statistics, which must not be answered with these.
-pub(crate) async fn stats(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+pub(crate) async fn stats(state: Data<State>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let mut query = Query::parse(request.query_string(), &["tenant", "source", "hours"]);
     let tenant = query.tenant();
     let others = ["source", "hours"].map(|name| query.has(name).then(|| query.error(name, "is not served yet")));
@@ -128,6 +130,7 @@ pub(crate) async fn stats(state: Data<State>, request: HttpRequest) -> Result<Ht
         return Err(query.refuse("the statistics that `source` or `hours` ask for are not served by this version yet"));
     }
     query.finish()?;
+    let tenant = caller.sees(tenant)?;
     let totals = state.messages.totals(tenant.as_ref()).await.map_err(|error| Problem::unavailable(&error))?;
     Ok(HttpResponse::Ok().json(Stats::from(totals)))
 }

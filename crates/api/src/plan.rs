@@ -8,16 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+use actix_web::http::Uri;
 use common::directory::{App, Assignment, Directory, Entry, MAX_DEFAULT_APPS, Number, OpenDirectory, Tenant};
 use common::ids::WabaId;
 use common::keys::KeyRing;
+use common::update::Provider;
 use common::{AppId, NumberId, TenantId, Timestamp};
 use ring::hmac;
 
 use crate::import::{Import, ImportApp, ImportNumber, ImportTenant};
 use crate::problem::FieldError;
 
-const MAX_NAME_CHARS: usize = 200;
+pub(crate) const MAX_NAME_CHARS: usize = 200;
+const MAX_ACCOUNT: usize = 64;
 
 /// The entries of `current` that change when `import` is written, with secrets and new keys wrapped under the ring's
 /// first key; or everything that is wrong with it, each as `<place>: <what>`.
@@ -116,6 +119,9 @@ impl<'a> Plan<'a> {
         }
         self.secrets(&format!("{place}.secrets"), &app.secrets);
         self.secrets(&format!("{place}.verify_tokens"), &app.verify_tokens);
+        for problem in addresses(app.account.as_deref(), app.public_url.as_deref()) {
+            self.problem(format!("{place}.{}", problem.field), problem.message);
+        }
         let Some(id) = id.filter(|_| fresh) else { return };
         if self.current.app(&id).is_some_and(|known| is_same(known, app, self.ring)) {
             return;
@@ -124,18 +130,16 @@ impl<'a> Plan<'a> {
         let (secrets, tokens) = (texts(&app.secrets), texts(&app.verify_tokens));
         let new = App::create(id, app.provider, &secrets, &tokens, self.ring);
         let known = self.current.app(&new.id);
-        let (account, public_url) =
-            (known.and_then(|it| it.account.clone()), known.and_then(|it| it.public_url.clone()));
+        let account = app.account.clone().or_else(|| known.and_then(|it| it.account.clone()));
+        let public_url = app.public_url.clone().or_else(|| known.and_then(|it| it.public_url.clone()));
         self.changed.push(Entry::App(App { default: app.default, account, public_url, ..new }));
     }
 
     fn secrets(&mut self, place: &str, values: &[String]) {
         for (index, value) in values.iter().enumerate() {
             let place = format!("{place}[{index}]");
-            if value.trim().is_empty() {
-                self.problem(place, "is blank");
-            } else if value.trim() != value || value.chars().any(char::is_control) {
-                self.problem(place, "begins or ends with white space, or holds control codes");
+            if let Err(error) = check_secret(&place, value) {
+                self.problems.push(error);
             } else if values[..index].contains(value) {
                 self.problem(place, "repeats an earlier one");
             }
@@ -191,17 +195,9 @@ impl<'a> Plan<'a> {
     }
 
     fn finish(mut self) -> Result<Vec<Entry>, Vec<FieldError>> {
-        let mut defaults: BTreeMap<&AppId, bool> = BTreeMap::new();
-        for entry in self.current.entries.values().chain(&self.changed) {
-            if let Entry::App(app) = entry {
-                defaults.insert(&app.id, app.default);
-            }
-        }
-        if defaults.values().filter(|default| **default).count() > MAX_DEFAULT_APPS {
-            let message = format!(
-                "at most {MAX_DEFAULT_APPS} apps can be `default`; set `default = false` for others and use their own paths"
-            );
-            self.problems.push(FieldError::new("apps", message));
+        let changed = self.changed.iter().filter_map(app_of);
+        if let Err(error) = check_defaults("apps", self.current, changed) {
+            self.problems.push(error);
         }
         if !self.problems.is_empty() {
             return Err(self.problems);
@@ -212,7 +208,78 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn is_name(name: &str) -> bool {
+/// What is wrong with an app that was changed, its new verification tokens included.
+pub(crate) fn check_app(app: &App, tokens: Option<&[String]>, current: &Directory) -> Result<(), Vec<FieldError>> {
+    let mut problems = addresses(app.account.as_deref(), app.public_url.as_deref());
+    for (index, token) in tokens.unwrap_or_default().iter().enumerate() {
+        problems.extend(check_secret(&format!("verify_tokens[{index}]"), token).err());
+    }
+    problems.extend(check_defaults("default", current, std::iter::once(app)).err());
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// What cannot be a secret, because it was surely pasted wrong.
+pub(crate) fn check_secret(place: &str, value: &str) -> Result<(), FieldError> {
+    if value.trim().is_empty() {
+        return Err(FieldError::new(place, "is blank"));
+    }
+    if value.trim() != value || value.chars().any(char::is_control) {
+        return Err(FieldError::new(place, "begins or ends with white space, or holds control codes"));
+    }
+    Ok(())
+}
+
+fn addresses(account: Option<&str>, public_url: Option<&str>) -> Vec<FieldError> {
+    let mut problems = Vec::new();
+    let is_account =
+        |text: &str| (1..=MAX_ACCOUNT).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if account.is_some_and(|text| !is_account(text)) {
+        problems.push(FieldError::new("account", format!("must be 1 to {MAX_ACCOUNT} letters and digits")));
+    }
+    if public_url.is_some_and(|text| !is_origin(text)) {
+        problems.push(FieldError::new("public_url", "must be like https://hooks.example.com, without a path"));
+    }
+    problems
+}
+
+/// Whether it is scheme, host and maybe a port, and nothing else.
+fn is_origin(text: &str) -> bool {
+    let uri = text.parse::<Uri>().ok();
+    uri.is_some_and(|uri| {
+        let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
+        let is_bare = text.split_once("://").is_some_and(|(_, rest)| !rest.contains(['/', '?', '#', '@']));
+        is_web && is_bare && uri.host().is_some_and(|host| !host.is_empty())
+    })
+}
+
+fn app_of(entry: &Entry) -> Option<&App> {
+    if let Entry::App(app) = entry { Some(app) } else { None }
+}
+
+/// Paths without an app try the default apps' secrets, so there may be only few of each provider.
+fn check_defaults<'a>(
+    place: &str,
+    current: &'a Directory,
+    changed: impl Iterator<Item = &'a App>,
+) -> Result<(), FieldError> {
+    let mut defaults: BTreeMap<&AppId, (Provider, bool)> = BTreeMap::new();
+    for app in current.entries.values().filter_map(app_of).chain(changed) {
+        defaults.insert(&app.id, (app.provider, app.default));
+    }
+    let mut of_provider: BTreeMap<Provider, usize> = BTreeMap::new();
+    for (provider, _) in defaults.values().filter(|(_, default)| *default) {
+        *of_provider.entry(*provider).or_default() += 1;
+    }
+    if of_provider.values().all(|count| *count <= MAX_DEFAULT_APPS) {
+        return Ok(());
+    }
+    let message = format!(
+        "at most {MAX_DEFAULT_APPS} apps can be `default`; set `default = false` for others and use their own paths"
+    );
+    Err(FieldError::new(place, message))
+}
+
+pub(crate) fn is_name(name: &str) -> bool {
     name.chars().count() <= MAX_NAME_CHARS && !name.trim().is_empty() && !name.chars().any(char::is_control)
 }
 
@@ -230,6 +297,8 @@ fn is_same(known: &App, wanted: &ImportApp, ring: &KeyRing) -> bool {
     };
     // The document's tokens all differ, so as many as are known, all accepted, are the same tokens.
     known.provider == wanted.provider
+        && (wanted.account.is_none() || wanted.account == known.account)
+        && (wanted.public_url.is_none() || wanted.public_url == known.public_url)
         && known.default == wanted.default
         && known.secrets.len() == wanted.secrets.len()
         && known.verify_tokens.len() == wanted.verify_tokens.len()

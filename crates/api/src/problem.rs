@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -44,6 +45,7 @@ pub(crate) struct Problem {
     detail: Option<Cow<'static, str>>,
     errors: Vec<FieldError>,
     allow: Option<HeaderValue>,
+    retry_after: Option<u64>,
 }
 
 /// The body, in the order in which it is written.
@@ -67,7 +69,7 @@ impl From<Unavailable> for Problem {
 impl Problem {
     /// A status without further words.
     pub(crate) const fn plain(status: StatusCode) -> Self {
-        Self { status, detail: None, errors: Vec::new(), allow: None }
+        Self { status, detail: None, errors: Vec::new(), allow: None, retry_after: None }
     }
 
     fn with_detail(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
@@ -76,7 +78,23 @@ impl Problem {
 
     /// No token, or not the right one. Which of them it was is nobody's business.
     pub(crate) fn unauthorized() -> Self {
-        Self::with_detail(StatusCode::UNAUTHORIZED, "this needs the header `Authorization: Bearer <admin token>`")
+        Self::with_detail(StatusCode::UNAUTHORIZED, "this needs the header `Authorization: Bearer <token>`")
+    }
+
+    /// The token is known and does not open this.
+    pub(crate) fn forbidden(detail: &'static str) -> Self {
+        Self::with_detail(StatusCode::FORBIDDEN, detail)
+    }
+
+    /// Too many requests without a valid token; after this time they are looked at again.
+    pub(crate) fn too_many(wait: Duration) -> Self {
+        let detail = "too many requests with unknown tokens come from this address";
+        Self { retry_after: Some(wait.as_secs()), ..Self::with_detail(StatusCode::TOO_MANY_REQUESTS, detail) }
+    }
+
+    /// What is asked for cannot be as things are.
+    pub(crate) fn conflict(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::with_detail(StatusCode::CONFLICT, detail)
     }
 
     /// There is nothing here.
@@ -112,7 +130,8 @@ impl Problem {
     /// Something behind a port is down. Logs why, once, here: callers learn only what.
     pub(crate) fn unavailable(error: &Unavailable) -> Self {
         tracing::warn!(error = %Chain(error), "an API request found a dependency unavailable");
-        Self::with_detail(StatusCode::SERVICE_UNAVAILABLE, format!("{error}; try again"))
+        let problem = Self::with_detail(StatusCode::SERVICE_UNAVAILABLE, format!("{error}; try again"));
+        Self { retry_after: Some(1), ..problem }
     }
 
     /// A mistake of ours. What is known of it has been logged.
@@ -134,11 +153,12 @@ impl ResponseError for Problem {
 
     fn error_response(&self) -> HttpResponse {
         let mut response = HttpResponse::build(self.status);
-        match self.status {
-            StatusCode::UNAUTHORIZED => response.insert_header((WWW_AUTHENTICATE, "Bearer")),
-            StatusCode::SERVICE_UNAVAILABLE => response.insert_header((RETRY_AFTER, "1")),
-            _ => &mut response,
-        };
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.insert_header((WWW_AUTHENTICATE, "Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            response.insert_header((RETRY_AFTER, seconds.to_string()));
+        }
         if let Some(allow) = &self.allow {
             response.insert_header((ALLOW, allow.clone()));
         }

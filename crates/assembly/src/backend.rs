@@ -11,6 +11,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use common::Clock;
 use object_store::local::LocalFileSystem;
+use ports::access::Access;
 use ports::admission::Admission;
 use ports::directory::DirectoryStore;
 use ports::event_bus::EventBus;
@@ -61,6 +62,7 @@ pub(crate) struct ApiPorts {
     pub(crate) messages: Arc<dyn MessageLog>,
     /// The directory as it is written.
     pub(crate) directory: Arc<dyn DirectoryStore>,
+    pub(crate) access: Arc<dyn Access>,
 }
 
 enum Backend {

@@ -194,6 +194,7 @@ async fn begin(
             feed: ports.feed.clone(),
             messages: ports.messages.clone(),
             directory: ports.directory.clone(),
+            access: ports.access.clone(),
             keys: {
                 let keys = keys.clone();
                 Arc::new(move || keys.ring())

@@ -179,7 +179,12 @@ pub struct Number {
 impl Number {
     /// The owner at a moment.
     pub fn owner_at(&self, at: Timestamp) -> Option<&TenantId> {
-        self.assignments.iter().rev().find(|each| each.valid_from <= at)?.tenant.as_ref()
+        self.assignment_at(at)?.tenant.as_ref()
+    }
+
+    /// The assignment that holds at a moment.
+    pub fn assignment_at(&self, at: Timestamp) -> Option<&Assignment> {
+        self.assignments.iter().rev().find(|each| each.valid_from <= at)
     }
 
     /// Adds an assignment, or changes the one that begins at the same moment.

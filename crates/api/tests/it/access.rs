@@ -93,6 +93,7 @@ async fn metrics_are_served_when_there_are_any() {
         feed: Arc::clone(&world) as _,
         messages: Arc::clone(&world) as _,
         directory: Arc::clone(&world) as _,
+        access: world.access.0.access(),
         keys: Arc::new(|| Arc::new(crate::world::ring())),
         clock: Arc::new(common::SystemClock),
         admin_token: crate::world::TOKEN.into(),

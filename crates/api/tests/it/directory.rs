@@ -79,6 +79,7 @@ async fn imports_take_turns() {
         feed: Arc::clone(&world) as _,
         messages: Arc::clone(&world) as _,
         directory: Arc::new(Slow(Arc::clone(&world))),
+        access: world.access.0.access(),
         keys: Arc::new(|| Arc::new(ring())),
         clock: Arc::new(common::SystemClock),
         admin_token: crate::world::TOKEN.into(),

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use common::directory::{Directory, Entry};
 use common::keys::KeyRing;
 use common::{SystemClock, TenantId};
+use port_contracts::{ManualClock, MemoryBackend};
 use ports::Unavailable;
 use ports::directory::{DirectoryStore, WriteError};
 use ports::feed::{Feed, FeedFilter, FeedPage, Position};
@@ -33,6 +34,16 @@ pub(crate) struct World {
     pub(crate) summed: Mutex<Vec<Option<TenantId>>>,
     pub(crate) read: Mutex<Vec<(Position, usize, FeedFilter)>>,
     pub(crate) readiness: Readiness,
+    pub(crate) access: Tokens,
+}
+
+/// What tokens there are, in memory.
+pub(crate) struct Tokens(pub(crate) MemoryBackend);
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self(MemoryBackend::new(ManualClock::new()))
+    }
 }
 
 pub(crate) struct Answer {
@@ -59,6 +70,7 @@ impl World {
             feed: Arc::clone(self) as _,
             messages: Arc::clone(self) as _,
             directory: Arc::clone(self) as _,
+            access: self.access.0.access(),
             keys: Arc::new(move || Arc::clone(&ring)),
             clock: Arc::new(SystemClock),
             admin_token: TOKEN.into(),

@@ -183,8 +183,12 @@ fn ports(mut servers: Servers, jobs: Jobs, clock: &Arc<dyn Clock>, redis: Option
                 directory = published.clone();
             }
             servers.published = Some(published.clone());
-            opened_api =
-                Some(ApiPorts { feed: postgres.feed(), messages: postgres.message_log(), directory: published });
+            opened_api = Some(ApiPorts {
+                feed: postgres.feed(),
+                messages: postgres.message_log(),
+                directory: published,
+                access: postgres.access(),
+            });
         }
     }
     if let Some(redis) = redis.clone() {

@@ -53,6 +53,7 @@ pub(super) async fn open(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Res
             feed: databases.feed.clone(),
             messages: databases.message_log.clone(),
             directory: databases.directory.clone(),
+            access: databases.access.clone(),
         }),
         probes: vec![database],
         backend: Backend::Embedded(Kept { databases, _folder: folder }),

@@ -1,0 +1,259 @@
+//! Who may do what: every request is authenticated, allowed or refused by its route's scopes, and, if it changes
+//! something or opens something sealed, written down before it is done.
+//!
+//! This guards a whole scope, not single handlers, so a new route is closed unless [`routes`](crate::routes) opens it,
+//! and unknown paths tell nothing to strangers. Beside the tokens that are stored there is one of the configuration,
+//! with the scope of an admin: with it the first ones are made.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{AUTHORIZATION, HeaderMap};
+use actix_web::middleware::Next;
+use actix_web::web::Data;
+use actix_web::{Error, FromRequest, HttpMessage as _, HttpRequest, ResponseError as _};
+use common::TenantId;
+use common::access::{Action, Scope, Token, TokenHash};
+use moka::sync::Cache;
+use ports::access::Access;
+use secrecy::{ExposeSecret as _, SecretString};
+use uuid::Uuid;
+
+use crate::State;
+use crate::problem::Problem;
+
+/// A token that was looked up is known for so long: a revocation by another process takes effect within it.
+const REMEMBERED: Duration = Duration::from_secs(5);
+const MAX_REMEMBERED: u64 = 10_000;
+/// Refused requests of one address within a minute before its unknown tokens are not even looked up.
+const MAX_FAILURES: u32 = 30;
+const FAILURES_FOR: Duration = Duration::from_mins(1);
+const MAX_ADDRESSES: u64 = 10_000;
+/// The longest part of a path that is written down as what something was done to.
+const MAX_TARGET: usize = 64;
+
+/// The name under which the token of the configuration acts.
+const CONFIGURATION: &str = "configuration";
+
+/// What tokens there are.
+pub(crate) struct Tokens {
+    stored: Arc<dyn Access>,
+    /// The configuration's; `None` if it is empty, which opens nothing.
+    admin: Option<TokenHash>,
+    known: Cache<TokenHash, Option<Arc<Token>>>,
+    failures: Cache<IpAddr, Arc<AtomicU32>>,
+}
+
+/// Why a request was not let in.
+enum Stranger {
+    Unauthorized,
+    TooMany,
+    Problem(Problem),
+}
+
+impl Tokens {
+    pub(crate) fn new(stored: Arc<dyn Access>, admin: &SecretString) -> Self {
+        let admin = admin.expose_secret();
+        Self {
+            stored,
+            admin: (!admin.is_empty()).then(|| TokenHash::of(admin.as_bytes())),
+            known: Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(REMEMBERED).build(),
+            failures: Cache::builder().max_capacity(MAX_ADDRESSES).time_to_live(FAILURES_FOR).build(),
+        }
+    }
+
+    /// Forgets what was looked up, after a change.
+    pub(crate) fn forget(&self) {
+        self.known.invalidate_all();
+    }
+
+    async fn caller(&self, state: &State, headers: &HeaderMap, from: IpAddr) -> Result<Caller, Stranger> {
+        let Some(presented) = presented(headers) else { return Err(self.failed(from)) };
+        // Hashes of 256 bits: how they compare tells nothing of a token.
+        let hash = TokenHash::of(presented);
+        if self.admin == Some(hash) {
+            return Ok(Caller { token: None, name: CONFIGURATION.to_owned(), scope: Scope::Admin, tenant: None });
+        }
+        let token = match self.known.get(&hash) {
+            Some(known) => known,
+            None if self.failures.get(&from).is_some_and(|count| count.load(Ordering::Relaxed) >= MAX_FAILURES) => {
+                return Err(Stranger::TooMany);
+            }
+            None => {
+                let found = self.stored.find_token(hash).await.map_err(|error| Stranger::Problem(error.into()))?;
+                let found = found.map(Arc::new);
+                self.known.insert(hash, found.clone());
+                found
+            }
+        };
+        match token.filter(|token| token.is_valid_at(state.clock.now())) {
+            Some(token) => Ok(Caller {
+                token: Some(token.id),
+                name: token.name.clone(),
+                scope: token.scope,
+                tenant: token.tenant.clone(),
+            }),
+            None => Err(self.failed(from)),
+        }
+    }
+
+    fn failed(&self, from: IpAddr) -> Stranger {
+        let count = self.failures.get_with(from, Arc::default).fetch_add(1, Ordering::Relaxed);
+        match count {
+            0 => tracing::warn!(client.address = %from, "an API request without a valid token"),
+            MAX_FAILURES => tracing::warn!(client.address = %from, "more of them; this address has to wait"),
+            _ => {}
+        }
+        Stranger::Unauthorized
+    }
+}
+
+/// The token of exactly one `Authorization: Bearer` header; the scheme's case does not matter (RFC 9110, section 11.1).
+fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(AUTHORIZATION);
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.as_bytes().split_at_checked(b"Bearer ".len())?;
+    let token = token.trim_ascii();
+    (scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty()).then_some(token)
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub(crate) token: Option<Uuid>,
+    pub(crate) name: String,
+    pub(crate) scope: Scope,
+    tenant: Option<TenantId>,
+}
+
+impl Caller {
+    /// Whose data a list shows: what was asked for, or the caller's own, and never another's.
+    pub(crate) fn sees(&self, asked: Option<TenantId>) -> Result<Option<TenantId>, Problem> {
+        match (&self.tenant, asked) {
+            (None, asked) => Ok(asked),
+            (Some(own), None) => Ok(Some(own.clone())),
+            (Some(own), Some(asked)) if asked == *own => Ok(Some(asked)),
+            (Some(_), Some(_)) => Err(Problem::forbidden("this token is of another tenant")),
+        }
+    }
+
+    /// Refuses what is another tenant's as if it were not there.
+    pub(crate) fn may_see(&self, tenant: &TenantId) -> Result<(), Problem> {
+        if self.tenant.as_ref().is_none_or(|own| own == tenant) { Ok(()) } else { Err(Problem::not_found()) }
+    }
+}
+
+/// Handlers take the caller as an argument. Behind the guard there always is one.
+impl FromRequest for Caller {
+    type Error = Problem;
+    type Future = std::future::Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        std::future::ready(request.extensions().get::<Self>().cloned().ok_or_else(Problem::unauthorized))
+    }
+}
+
+/// See the module's documentation.
+pub(crate) async fn guard(
+    state: Data<State>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let from = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    let caller = match state.tokens.caller(&state, request.headers(), from).await {
+        Ok(caller) => caller,
+        Err(stranger) => {
+            let problem = match stranger {
+                Stranger::Unauthorized => Problem::unauthorized(),
+                Stranger::TooMany => Problem::too_many(FAILURES_FOR),
+                Stranger::Problem(problem) => problem,
+            };
+            return Ok(request.into_response(problem.error_response()));
+        }
+    };
+    let pattern = request.match_pattern().unwrap_or_default();
+    let Some(route) = state.routes.iter().find(|route| route.method == *request.method() && route.pattern == pattern)
+    else {
+        // Nothing is here, or another method is.
+        return Ok(next.call(request).await?.map_into_boxed_body());
+    };
+    if !route.scopes.contains(&caller.scope) {
+        let problem = Problem::forbidden("this token's scope does not open this");
+        return Ok(request.into_response(problem.error_response()));
+    }
+    let action = route.is_logged.then(|| action(&state, &request, &caller, from, &pattern));
+    request.extensions_mut().insert(caller);
+    let Some(action) = action else { return Ok(next.call(request).await?.map_into_boxed_body()) };
+    if let Err(error) = state.tokens.stored.begin_action(&action).await {
+        // What leaves no trace is not done.
+        return Ok(request.into_response(Problem::unavailable(&error).error_response()));
+    }
+    let response = next.call(request).await?.map_into_boxed_body();
+    if let Err(error) = state.tokens.stored.finish_action(action.id, response.status().as_u16()).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, action = %action.id, "how an action ended is not recorded");
+    }
+    Ok(response)
+}
+
+fn action(state: &State, request: &ServiceRequest, caller: &Caller, source_ip: IpAddr, pattern: &str) -> Action {
+    let of_path = |name: &str| request.match_info().get(name).filter(|text| is_recordable(text));
+    let (tenant, target) = (of_path("tenant"), of_path("id").or(of_path("number")));
+    Action {
+        id: Uuid::now_v7(),
+        at: state.clock.now(),
+        token: caller.token,
+        actor: caller.name.clone(),
+        action: format!("{} {pattern}", request.method()),
+        target: target.or(tenant).map(str::to_owned),
+        tenant: tenant.and_then(|text| text.parse().ok()).or_else(|| caller.tenant.clone()),
+        source_ip,
+        status: None,
+    }
+}
+
+/// Ids are short and plain; anything else is not written down.
+fn is_recordable(text: &str) -> bool {
+    text.len() <= MAX_TARGET && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-_.:".contains(&byte))
+}
+
+/// Whether requests of a method are written down unless their route says otherwise.
+pub(crate) fn changes_something(method: &Method) -> bool {
+    *method != Method::GET
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+
+    use super::*;
+
+    fn token(values: &[&'static [u8]]) -> Option<Vec<u8>> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
+        }
+        presented(&headers).map(<[u8]>::to_vec)
+    }
+
+    #[test]
+    fn a_token_is_what_one_bearer_header_holds() {
+        assert_eq!(token(&[b"Bearer s3cret"]).unwrap(), b"s3cret");
+        assert_eq!(token(&[b"bearer  s3cret"]).unwrap(), b"s3cret");
+        for wrong in [&b""[..], b"s3cret", b"Basic s3cret", b"Bearer", b"Bearer ", b"Bearers3cret"] {
+            assert_eq!(token(&[wrong]), None, "{wrong:?}");
+        }
+        assert_eq!(token(&[b"Bearer s3cret", b"Bearer s3cret"]), None);
+        assert_eq!(token(&[]), None);
+    }
+
+    #[test]
+    fn only_plain_ids_are_written_down() {
+        assert!(is_recordable("acme-1") && is_recordable("+14155550100"));
+        assert!(!is_recordable("a b") && !is_recordable("é") && !is_recordable(&"a".repeat(65)));
+    }
+}

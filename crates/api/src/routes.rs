@@ -1,0 +1,86 @@
+//! Every route with the scopes that open it: the only place where a route becomes reachable.
+
+use actix_web::http::Method;
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{Handler, Responder, Route};
+use common::access::Scope;
+
+use crate::access::changes_something;
+use crate::{actions, apps, directory, events, messages, metrics_page, numbers, tenants, tokens};
+
+const ADMIN: &[Scope] = &[Scope::Admin];
+const OPERATOR: &[Scope] = &[Scope::Admin, Scope::Operator];
+const READER: &[Scope] = &[Scope::Admin, Scope::Operator, Scope::TenantReader];
+const ANYONE: &[Scope] = &Scope::ALL;
+
+/// One method of one path.
+pub(crate) struct ApiRoute {
+    pub(crate) method: Method,
+    pub(crate) pattern: String,
+    /// The scopes that open it. Whose data it shows is up to its handler.
+    pub(crate) scopes: &'static [Scope],
+    /// Whether each use is written down.
+    pub(crate) is_logged: bool,
+    handler: Box<dyn Fn() -> Route + Send + Sync>,
+}
+
+fn route<F, Args>(method: Method, pattern: &str, scopes: &'static [Scope], handler: F) -> ApiRoute
+where
+    F: Handler<Args> + Clone + Send + Sync,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    let of = method.clone();
+    ApiRoute {
+        is_logged: changes_something(&method),
+        method,
+        pattern: pattern.to_owned(),
+        scopes,
+        handler: Box::new(move || web::method(of.clone()).to(handler.clone())),
+    }
+}
+
+/// All routes behind the guard.
+pub(crate) fn all(metrics: bool) -> Vec<ApiRoute> {
+    use Method as M;
+    let mut routes = vec![
+        route(M::GET, "/messages", READER, messages::list),
+        route(M::GET, "/stats", READER, messages::stats),
+        route(M::GET, "/v1/events", READER, events::read),
+        route(M::POST, "/v1/directory/import", ADMIN, directory::import),
+        route(M::GET, "/api/tenants", OPERATOR, tenants::list),
+        route(M::POST, "/api/tenants", ADMIN, tenants::create),
+        route(M::GET, "/api/tenants/{tenant}", ANYONE, tenants::show),
+        route(M::PUT, "/api/tenants/{tenant}", OPERATOR, tenants::update),
+        route(M::DELETE, "/api/tenants/{tenant}", ADMIN, tenants::offboard),
+        route(M::PUT, "/api/tenants/{tenant}/numbers/{number}", OPERATOR, numbers::assign),
+        route(M::DELETE, "/api/tenants/{tenant}/numbers/{number}", OPERATOR, numbers::release),
+        route(M::GET, "/api/apps", OPERATOR, apps::list),
+        route(M::POST, "/api/apps", ADMIN, apps::create),
+        route(M::GET, "/api/apps/{id}", OPERATOR, apps::show),
+        route(M::PUT, "/api/apps/{id}", ADMIN, apps::update),
+        route(M::DELETE, "/api/apps/{id}", ADMIN, apps::retire),
+        route(M::POST, "/api/apps/{id}/secrets", ADMIN, apps::rotate),
+        route(M::GET, "/api/tokens", ADMIN, tokens::list),
+        route(M::POST, "/api/tokens", ADMIN, tokens::create),
+        route(M::GET, "/api/tokens/self", ANYONE, tokens::own),
+        route(M::DELETE, "/api/tokens/{id}", ADMIN, tokens::revoke),
+        route(M::GET, "/api/actions", OPERATOR, actions::list),
+    ];
+    if metrics {
+        routes.push(route(M::GET, "/metrics", OPERATOR, metrics_page));
+    }
+    routes
+}
+
+/// Makes them reachable.
+pub(crate) fn register(routes: &[ApiRoute], config: &mut ServiceConfig) {
+    let mut rest = routes;
+    while let Some(first) = rest.first() {
+        // The methods of a path stand together.
+        let (same, others) = rest.split_at(rest.iter().take_while(|route| route.pattern == first.pattern).count());
+        let resource = same.iter().fold(web::resource(first.pattern.as_str()), |it, route| it.route((route.handler)()));
+        config.service(resource);
+        rest = others;
+    }
+}

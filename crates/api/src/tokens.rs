@@ -1,0 +1,123 @@
+//! `/api/tokens`: who else may use the API. A token's text is shown once, in the answer that made it.
+
+use std::time::Duration;
+
+use actix_web::web::{Data, Path, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use common::access::{Scope, Token, TokenText};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::access::Caller;
+use crate::plan::{MAX_NAME_CHARS, is_name};
+use crate::problem::{FieldError, Problem};
+use crate::query::Query;
+use crate::tenants::known;
+use crate::{State, body};
+
+/// A token may be made for so many days at most.
+const MAX_DAYS: u32 = 3660;
+
+#[derive(Serialize)]
+struct Page {
+    data: Vec<Token>,
+}
+
+/// `GET /api/tokens`
+pub(crate) async fn list(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let mut query = Query::parse(request.query_string(), &["tenant"]);
+    let tenant = query.tenant();
+    query.finish()?;
+    Ok(HttpResponse::Ok().json(Page { data: state.access.tokens(tenant.as_ref()).await? }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct New {
+    name: String,
+    scope: Scope,
+    #[serde(default)]
+    tenant: Option<String>,
+    /// Without it, it does not end by itself.
+    #[serde(default)]
+    expires_in_days: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Made {
+    /// Only here.
+    token: String,
+    #[serde(flatten)]
+    made: Token,
+}
+
+/// `POST /api/tokens`
+pub(crate) async fn create(state: Data<State>, body: Payload) -> Result<HttpResponse, Problem> {
+    let scopes = Scope::ALL.map(Scope::as_str).join("`, `");
+    let new: New = body::read(body, &format!("`scope` is one of `{scopes}`")).await?;
+    let mut problems = Vec::new();
+    if !is_name(&new.name) {
+        let rule = format!("must be 1 to {MAX_NAME_CHARS} characters, not all white space, without control codes");
+        problems.push(FieldError::new("name", rule));
+    }
+    if new.scope.is_of_tenant() != new.tenant.is_some() {
+        let rule = if new.scope.is_of_tenant() {
+            "is missing: this scope is of one tenant"
+        } else {
+            "must be left out: this scope is not of one tenant"
+        };
+        problems.push(FieldError::new("tenant", rule));
+    }
+    if new.expires_in_days.is_some_and(|days| !(1..=MAX_DAYS).contains(&days)) {
+        problems.push(FieldError::new("expires_in_days", format!("must be a whole number from 1 to {MAX_DAYS}")));
+    }
+    if !problems.is_empty() {
+        return Err(Problem::invalid(problems));
+    }
+    let tenant = match &new.tenant {
+        None => None,
+        Some(id) => {
+            let directory = state.directory.snapshot().await?;
+            let known = known(&directory, id).ok();
+            let known = known.filter(|tenant| tenant.status != common::directory::TenantStatus::Offboarded);
+            let missing = || Problem::invalid(vec![FieldError::new("tenant", "is not registered, or has left")]);
+            Some(known.ok_or_else(missing)?.id.clone())
+        }
+    };
+    let (text, now) = (TokenText::fresh(), state.clock.now());
+    let expires_at = new.expires_in_days.map(|days| now.plus(Duration::from_hours(24 * u64::from(days))));
+    let made = Token {
+        id: Uuid::now_v7(),
+        name: new.name,
+        scope: new.scope,
+        tenant,
+        created_at: now,
+        expires_at,
+        revoked_at: None,
+    };
+    state.access.add_token(&made, text.hash()).await?;
+    state.tokens.forget();
+    Ok(HttpResponse::Created().json(Made { token: text.expose().to_owned(), made }))
+}
+
+#[derive(Serialize)]
+struct Own<'a> {
+    id: Option<Uuid>,
+    name: &'a str,
+    scope: Scope,
+    tenant: Option<common::TenantId>,
+}
+
+/// `GET /api/tokens/self`: what the caller's own token is.
+pub(crate) async fn own(caller: Caller) -> Result<HttpResponse, Problem> {
+    let tenant = caller.sees(None)?;
+    Ok(HttpResponse::Ok().json(Own { id: caller.token, name: &caller.name, scope: caller.scope, tenant }))
+}
+
+/// `DELETE /api/tokens/{id}`
+pub(crate) async fn revoke(state: Data<State>, id: Path<String>) -> Result<HttpResponse, Problem> {
+    let id: Uuid = id.parse().map_err(|_| Problem::not_found())?;
+    let found = state.access.revoke_token(id, state.clock.now()).await?;
+    state.tokens.forget();
+    if found { Ok(HttpResponse::NoContent().finish()) } else { Err(Problem::not_found()) }
+}
