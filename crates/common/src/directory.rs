@@ -275,7 +275,7 @@ pub struct OpenApp {
     pub id: AppId,
     /// Whose it is.
     pub provider: Provider,
-    /// Keys of the signature, newest first.
+    /// Keys of the signature, newest first: HMAC-SHA1 for Twilio, HMAC-SHA256 for the others.
     pub signature_keys: Vec<ring::hmac::Key>,
     /// Verification tokens, each kept as a keyed tag so that comparing takes the same time for every input.
     verify_tokens: Vec<ring::hmac::Tag>,
@@ -448,12 +448,16 @@ fn open_app(app: &App, ring: &KeyRing) -> Result<OpenApp, UnwrapError> {
         wrapped.iter().map(|each| ring.unwrap(&app_context(&app.id, purpose), each)).collect()
     };
     let verify_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &rand::random::<KeyBytes>());
+    let signature = match app.provider {
+        Provider::Meta | Provider::Generic => ring::hmac::HMAC_SHA256,
+        Provider::Twilio => ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+    };
     Ok(OpenApp {
         id: app.id.clone(),
         provider: app.provider,
         signature_keys: unwrap("secret", &app.secrets)?
             .iter()
-            .map(|secret| ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret))
+            .map(|secret| ring::hmac::Key::new(signature, secret))
             .collect(),
         verify_tokens: unwrap("verify-token", &app.verify_tokens)?
             .iter()
