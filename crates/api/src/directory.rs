@@ -55,7 +55,7 @@ fn unreadable(error: &serde_json::Error) -> Problem {
     match error.classify() {
         Category::Data => {
             let message = "is not as documented: a key that is unknown, missing or repeated, or a value of another \
-                           type (times are RFC 3339, the provider is `meta`)";
+                           type (times are RFC 3339, a provider is `meta`, `twilio` or `generic`)";
             Problem::invalid(vec![FieldError::new(place, message)])
         }
         Category::Syntax | Category::Eof | Category::Io => {

@@ -191,7 +191,8 @@ fn a_request_of_twilio_is_one_envelope_of_the_numbers_owner() {
     let foreign = form.map(|byte| if byte == b'1' { b'2' } else { byte });
     let told = envelopes_of(Provider::Twilio, &foreign, &[]);
     assert_eq!(told[0].1, Disposition::Parked(ParkReason::UnknownTenant));
-    assert_eq!(envelopes_of(Provider::Twilio, b"", &[])[0].1, Disposition::Parked(ParkReason::Unreadable));
+    let request = Request { provider: Provider::Twilio, ..request() };
+    assert!(plan(b"", &request, &directory(), WEEK).unwrap().is_unreadable());
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! The address is the public one, as it is configured at Twilio: behind a proxy it must be put together from
 //! configuration, never from what an arbitrary client says of itself. Twilio is not consistent about ports and about how
 //! it writes a query, so a few spellings of one address count. Nothing of the signature covers time, so it does not stop
-//! a replay; repeated updates are recognised by their ids.
+//! a replay; repeated updates are recognised by their ids. Nor does it say where a name ends and a value begins: who has
+//! seen a signed form could divide it otherwise. Only TLS keeps it from being seen.
 //!
 //! Source: Twilio, "webhooks security", and the checks of its own libraries.
 
