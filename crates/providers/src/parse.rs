@@ -107,7 +107,6 @@ impl From<NotJson> for ParseError {
 }
 
 /// An update with all that its parsers need.
-#[derive(Clone)]
 pub(crate) struct Source<'a> {
     pub(crate) body: &'a [u8],
     pub(crate) change: &'a Change<'a>,
