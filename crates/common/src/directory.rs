@@ -334,6 +334,7 @@ pub struct OpenApp {
     pub id: AppId,
     /// Whose it is.
     pub provider: Provider,
+    /// Newest first: HMAC-SHA1 for Twilio, HMAC-SHA256 for the others.
     signature_keys: Vec<SignatureKey>,
     /// Verification tokens, each kept as a keyed tag so that comparing takes the same time for every input.
     verify_tokens: Vec<ring::hmac::Tag>,
@@ -520,9 +521,13 @@ fn open_tenant(tenant: &Tenant, ring: &KeyRing) -> Result<TenantKeys, UnwrapErro
 
 fn open_app(app: &App, ring: &KeyRing) -> Result<OpenApp, UnwrapError> {
     let verify_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &rand::random::<KeyBytes>());
+    let algorithm = match app.provider {
+        Provider::Meta | Provider::Generic => ring::hmac::HMAC_SHA256,
+        Provider::Twilio => ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+    };
     let signature_key = |secret: &AppSecret| {
         let opened = ring.unwrap(&app_context(&app.id, "secret"), &secret.wrapped)?;
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &opened);
+        let key = ring::hmac::Key::new(algorithm, &opened);
         Ok(SignatureKey { key, accepted_until: secret.accepted_until })
     };
     let verify_tag = |token: &Wrapped| {

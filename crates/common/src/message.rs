@@ -13,13 +13,13 @@ use crate::status::DeliveryState;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BusinessNumber {
-    /// The provider's id of the number.
+    /// Meta's id of the number; where the provider has none, the number itself with `+`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phone_number_id: Option<NumberId>,
-    /// The number as Meta displays it; for people, not for keys.
+    /// The number as it is shown; for people, not for keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub display_phone_number: Option<String>,
-    /// The WhatsApp business account.
+    /// The account at the provider: Meta's WhatsApp business account, Twilio's `AccountSid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waba_id: Option<String>,
 }
@@ -56,7 +56,7 @@ impl Party {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Message<'a> {
-    /// The provider's id (wamid).
+    /// The provider's id (a wamid, Twilio's `MessageSid`).
     pub message_id: &'a str,
     /// The number it was sent to.
     pub number: &'a BusinessNumber,
@@ -65,7 +65,7 @@ pub struct Message<'a> {
     /// The group it was sent in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group_id: Option<&'a str>,
-    /// The sender's time.
+    /// The sender's time; when it was received, where the provider sends none (Twilio).
     #[serde(with = "rfc3339")]
     pub timestamp: Timestamp,
     /// When the gateway received it.
@@ -74,10 +74,10 @@ pub struct Message<'a> {
     /// What it says.
     #[serde(flatten)]
     pub content: Content,
-    /// What it answers or where it was forwarded from, as received.
+    /// What it answers or where it was forwarded from: as received from Meta, of Twilio under the same names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub context: Option<&'a RawValue>,
-    /// The advertisement it came from, as received.
+    /// The advertisement it came from: as received from Meta, of Twilio under the same names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub referral: Option<&'a RawValue>,
 }
@@ -104,7 +104,7 @@ pub struct Text {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MessageStatus<'a> {
-    /// The outbound message's id (wamid).
+    /// The outbound message's id (a wamid, Twilio's `MessageSid`).
     pub message_id: &'a str,
     /// The number it was sent from.
     pub number: &'a BusinessNumber,
@@ -207,6 +207,6 @@ pub struct Unsupported<'a> {
     /// When the gateway received it.
     #[serde(with = "rfc3339")]
     pub received_at: Timestamp,
-    /// The whole JSON as received.
+    /// The whole JSON as received; a form as an object of its texts.
     pub raw: &'a RawValue,
 }

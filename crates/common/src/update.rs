@@ -14,13 +14,27 @@ use crate::ids::{EnvelopeId, EventKey, Fingerprint};
 pub enum Provider {
     /// Meta's WhatsApp Cloud API.
     Meta,
+    /// Twilio's messaging webhooks.
+    Twilio,
+    /// Any software that signs one message with HMAC-SHA256.
+    Generic,
 }
 
 impl Provider {
+    /// Every provider.
+    pub const ALL: [Self; 3] = [Self::Meta, Self::Twilio, Self::Generic];
+
+    /// The provider with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|each| each.as_str() == name)
+    }
+
     /// The stable name used in keys, headers and configuration.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Meta => "meta",
+            Self::Twilio => "twilio",
+            Self::Generic => "generic",
         }
     }
 
@@ -28,6 +42,8 @@ impl Provider {
     pub const fn webhook_source(self) -> &'static str {
         match self {
             Self::Meta => "whatsapp",
+            Self::Twilio => "twilio",
+            Self::Generic => "generic",
         }
     }
 }
@@ -36,9 +52,9 @@ impl Provider {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UpdateKind {
-    /// An inbound message (`value.messages[]`).
+    /// An inbound message (Meta's `value.messages[]`).
     Message,
-    /// A delivery status of an outbound message (`value.statuses[]`).
+    /// A delivery status of an outbound message (Meta's `value.statuses[]`).
     Status,
     /// A message that the business sent by other means (`value.message_echoes[]`).
     Echo,
@@ -79,7 +95,7 @@ pub struct UpdateIdentity<'a> {
     pub number: Option<&'a str>,
     /// What it is.
     pub kind: UpdateKind,
-    /// The provider's id (a wamid for messages and statuses).
+    /// The provider's id (Meta: a wamid for messages and statuses; Twilio: the message's SID).
     pub id: &'a str,
     /// The status, for statuses.
     pub status: Option<&'a str>,
@@ -189,6 +205,35 @@ mod tests {
         assert_eq!(key.event_key(&identity("wamid.A", Some("read"))).to_string(), "bf5746926a5f3c540429ba2ee046e5b9");
         let envelope = EnvelopeId(uuid::Uuid::from_u128(1));
         assert_eq!(key.positional_key(envelope, 3).to_string(), "82d1b50388e8547ccaa44657dbf818dd");
+    }
+
+    /// Frozen for the same reason: the provider's name is part of the key.
+    #[test]
+    fn each_provider_has_keys_of_its_own_that_never_change() {
+        let key = EventHashKey::new(&[7; 32]);
+        let keys = Provider::ALL.map(|provider| {
+            let message = UpdateIdentity { provider, kind: UpdateKind::Message, ..identity("m1", None) };
+            (key.event_key(&message).to_string(), key.sender_limit_key(provider, Some("777"), "+1555").to_string())
+        });
+        assert_eq!(
+            keys.each_ref().map(|(event, sender)| (event.as_str(), sender.as_str())),
+            [
+                ("be4126f6242033ab4e5ca078b65cbad0", "e7e2cc840ca4bcca1f1d9c1e9817b6ac"),
+                ("1915b7e47b4c239cc7e24139273a81fb", "4563b53a20d2e00e5bc3d28a16963edf"),
+                ("58ee8ab755e756245d52a50ab9da06a5", "aa65327c4c28d25ee304d6325d3fc00f")
+            ]
+        );
+    }
+
+    #[test]
+    fn providers_have_stable_names() {
+        assert_eq!(Provider::ALL.map(Provider::as_str), ["meta", "twilio", "generic"]);
+        assert_eq!(Provider::ALL.map(Provider::webhook_source), ["whatsapp", "twilio", "generic"]);
+        for provider in Provider::ALL {
+            assert_eq!(Provider::from_name(provider.as_str()), Some(provider));
+            assert_eq!(serde_json::to_string(&provider).unwrap(), format!("\"{}\"", provider.as_str()));
+        }
+        assert_eq!(Provider::from_name("Meta"), None);
     }
 
     #[test]

@@ -44,6 +44,7 @@ fn main() {
     );
     let request = Request {
         id: RequestId::fresh(),
+        provider: Provider::Meta,
         app,
         source_ip: "192.0.2.1".parse().unwrap(),
         received_at: Timestamp::from_secs(1_795_000_000),

@@ -231,6 +231,7 @@ impl Gateway {
         }
         let request = Request {
             id: incoming.request,
+            provider: Provider::Meta,
             app,
             source_ip: incoming.source_ip,
             received_at: received_at(&*self.deps.clock, incoming.read_at),

@@ -17,8 +17,8 @@ use common::update::{Provider, UpdateKind, fingerprint};
 use common::{AppId, EnvelopeId, EventKey, NumberId, RequestId, TenantId, Timestamp};
 use ports::admission::{Candidate, Remembered, Verdict};
 use ports::event_bus::{Outgoing, Stream};
-use providers::meta::cut::cut;
-use providers::meta::peek::{Change, Peek, Update, peek};
+use providers::peek::{Change, Peek, Update};
+use providers::{cut, peek};
 use ring::digest;
 
 /// What is known of a verified request.
@@ -26,6 +26,8 @@ use ring::digest;
 pub struct Request {
     /// Its id.
     pub id: RequestId,
+    /// Who sent it.
+    pub provider: Provider,
     /// The app whose secret signed it.
     pub app: AppId,
     /// The client's address.
@@ -69,10 +71,10 @@ pub fn plan<'a>(
 ) -> Result<Planned<'a>, Incomplete> {
     let unassigned = directory.tenant(&TenantId::unassigned()).ok_or(Incomplete)?.clone();
     // Nothing that was signed is dropped, so a body in which no update can be found is kept whole.
-    let Some(peek) = peek(body).ok().filter(|peek| !peek.updates.is_empty()) else {
+    let Some(peek) = peek(request.provider, body).ok().filter(|peek| !peek.updates.is_empty()) else {
         return Ok(Planned { body, peek: None, updates: Vec::new(), unassigned });
     };
-    let age_matters = !peek.is_dashboard_test();
+    let age_matters = has_age_limit(request.provider) && !peek.is_dashboard_test();
     let mut owners: Vec<Option<(Arc<TenantKeys>, Option<ParkReason>)>> = vec![None; peek.changes.len()];
     let mut updates = Vec::with_capacity(peek.updates.len());
     for update in &peek.updates {
@@ -84,12 +86,12 @@ pub fn plan<'a>(
             parked = Some(ParkReason::TooOld);
         }
         let number = change.phone_number_id.as_deref().and_then(|id| NumberId::new(id).ok());
-        let key = update.identity(&peek.changes).map(|identity| tenant.event_hash.event_key(&identity));
+        let key = update.identity(&peek).map(|identity| tenant.event_hash.event_key(&identity));
         let is_message = update.kind == UpdateKind::Message;
         let sender = match update.sender.as_deref() {
             Some(sender) if is_message && parked.is_none() => {
                 let number = number.as_ref().map(NumberId::as_str);
-                Some(tenant.event_hash.sender_limit_key(Provider::Meta, number, sender))
+                Some(tenant.event_hash.sender_limit_key(request.provider, number, sender))
             }
             _ => None,
         };
@@ -124,6 +126,15 @@ fn owner(
 
 fn lane(change: &Change<'_>) -> Lane {
     if change.field.as_deref() == Some("history") { Lane::Bulk } else { Lane::Live }
+}
+
+/// Whether old updates are parked: where the provider repeats what it could not deliver for days. Whoever signs a generic
+/// message may send it as late as they like. What has no time is never old.
+const fn has_age_limit(provider: Provider) -> bool {
+    match provider {
+        Provider::Meta | Provider::Twilio => true,
+        Provider::Generic => false,
+    }
 }
 
 fn is_too_old(update: &Update<'_>, request: &Request, max_age: Duration) -> bool {
@@ -253,7 +264,7 @@ fn envelope(
     let header = Header {
         id: EnvelopeId::fresh(),
         request: request.id,
-        provider: Provider::Meta,
+        provider: request.provider,
         app: request.app.clone(),
         tenant: group.tenant.clone(),
         number: group.number.clone(),

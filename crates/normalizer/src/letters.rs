@@ -13,8 +13,8 @@ use common::update::{Provider, UpdateKind, fingerprint};
 use common::{EnvelopeId, EventKey, TenantId, sealing};
 use ports::event_bus::Delivery;
 use ports::event_store::{DeadLetter, Parked};
-use providers::meta::cut::cut;
-use providers::meta::peek::{Peek, Update};
+use providers::cut;
+use providers::peek::{Peek, Update};
 use uuid::Uuid;
 
 /// Updates of one envelope that get a dead letter each; more share one, so that a body of a million malformed updates
@@ -46,7 +46,7 @@ pub(crate) struct Failed<'a> {
 
 /// The key of an update: by what identifies it, else by its place.
 pub(crate) fn event_key(opened: &Opened<'_>, index: usize, keys: &TenantKeys) -> EventKey {
-    let identity = opened.peek.updates.get(index).and_then(|update| update.identity(&opened.peek.changes));
+    let identity = opened.peek.updates.get(index).and_then(|update| update.identity(opened.peek));
     match identity {
         Some(identity) => keys.event_hash.event_key(&identity),
         None => keys.event_hash.positional_key(opened.header.id, position(index)),

@@ -13,12 +13,12 @@ use common::directory::{OpenDirectory, Owner, TenantKeys};
 use common::envelope::{self, Disposition, EnvelopeError, Header, ParkReason, Parts};
 use common::event::EventType;
 use common::sealing::{self, OpenError};
-use common::update::Provider;
 use common::{EnvelopeId, TenantId};
 use ports::event_bus::Delivery;
 use ports::event_store::{Batch, CommitOutcome, DeadLetter, Detail, NewEvent, NewUpdate, StatusDetail};
-use providers::meta::parse::{Parsed, ParsedContent, parse};
-use providers::meta::peek::{Peek, peek};
+use providers::parse::{Parsed, ParsedContent};
+use providers::peek::Peek;
+use providers::{parse, peek};
 
 use crate::letters::{self, Failed, Opened};
 use crate::words;
@@ -118,7 +118,7 @@ pub(crate) fn refused(
         let Ok(parts) = envelope::decode(&deliveries[delivery].payload) else { continue };
         let Ok(keys) = keys_of(directory, &parts.header) else { continue };
         let Ok(payload) = open(&parts, keys) else { continue };
-        let Ok(peek) = peek(&payload) else { continue };
+        let Ok(peek) = peek(parts.header.provider, &payload) else { continue };
         let Ok(homes) = homes(directory, &parts.header, keys, &peek) else { continue };
         let failed = updates.into_iter().filter_map(|(index, reason)| match homes[peek.updates[index].change] {
             Home::Tenant(keys) => Some(Failed { index, keys, reason }),
@@ -172,8 +172,7 @@ fn read_one(directory: &OpenDirectory, delivery: &Delivery, index: usize, readin
         reading.batch.dead_letters.push(letters::of_envelope(header, keys, delivery, "does not open"));
         return Ok(());
     };
-    let Provider::Meta = header.provider;
-    match (peek(&payload), header.disposition) {
+    match (peek(header.provider, &payload), header.disposition) {
         (peek, Disposition::Parked(reason)) => {
             let senders = peek.map_or_else(
                 |_| Vec::new(),

@@ -215,7 +215,7 @@ fn the_document_reads_what_it_writes_and_refuses_unknown_keys() {
         r#"{"tenant": []}"#,
         r#"{"tenants": [{"id": "a", "keys": []}]}"#,
         r#"{"apps": [{"id": "a", "secrets": ["x"]}]}"#,
-        r#"{"apps": [{"id": "a", "provider": "twilio", "secrets": ["x"], "verify_tokens": []}]}"#,
+        r#"{"apps": [{"id": "a", "provider": "nobody", "secrets": ["x"], "verify_tokens": []}]}"#,
         r#"{"numbers": [{"phone_number_id": "1", "app": "a", "tenant": "t", "valid_from": "soon"}]}"#,
     ] {
         assert!(serde_json::from_str::<Import>(bad).is_err(), "{bad}");

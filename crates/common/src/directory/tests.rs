@@ -85,6 +85,24 @@ fn secrets_and_keys_open_and_survive_a_rotation_of_the_master_key() {
 }
 
 #[test]
+fn an_apps_keys_are_of_its_providers_algorithm() {
+    use ring::hmac::{self, HMAC_SHA1_FOR_LEGACY_USE_ONLY, HMAC_SHA256};
+    let ring = ring();
+    for (provider, algorithm) in [
+        (Provider::Meta, HMAC_SHA256),
+        (Provider::Twilio, HMAC_SHA1_FOR_LEGACY_USE_ONLY),
+        (Provider::Generic, HMAC_SHA256),
+    ] {
+        let dir = directory(vec![Entry::App(App::create(app("main"), provider, &["new", "old"], &[], &ring))]);
+        let open = OpenDirectory::open(&dir, &ring).unwrap();
+        let keys = &open.app("main").unwrap().signature_keys;
+        assert_eq!(keys.len(), 2);
+        let tag = hmac::sign(&hmac::Key::new(algorithm, b"new"), b"body");
+        assert!(hmac::verify(&keys[0].key, b"body", tag.as_ref()).is_ok(), "{provider:?}");
+    }
+}
+
+#[test]
 fn entries_survive_serialisation() {
     let ring = ring();
     for entry in [

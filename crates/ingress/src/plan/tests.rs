@@ -24,6 +24,13 @@ fn number(id: &str, app: &str, owner: &str) -> Entry {
     })
 }
 
+fn app_of(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Meta => "main",
+        other => other.as_str(),
+    }
+}
+
 fn directory() -> OpenDirectory {
     let ring = ring();
     let mut entries = vec![
@@ -34,6 +41,8 @@ fn directory() -> OpenDirectory {
         number("1", "main", "acme"),
         number("2", "main", "beta"),
         number("3", "other", "beta"),
+        number("+15550001111", "twilio", "beta"),
+        number("+15550002222", "generic", "acme"),
     ];
     let mut suspended = Tenant::create(tenant("gone"), None, &ring);
     suspended.status = TenantStatus::Suspended;
@@ -45,6 +54,7 @@ fn directory() -> OpenDirectory {
 fn request() -> Request {
     Request {
         id: RequestId::fresh(),
+        provider: Provider::Meta,
         app: AppId::new("main").unwrap(),
         source_ip: "192.0.2.1".parse().unwrap(),
         received_at: Timestamp::from_secs(NOW),
@@ -72,7 +82,7 @@ fn told(directory: &OpenDirectory, outgoing: &Outgoing) -> (String, Disposition,
     let parts = envelope::decode(&outgoing.payload).unwrap();
     let keys = directory.tenant(&parts.header.tenant).unwrap();
     let payload = open(&parts, keys.data_key(&parts.header.key).unwrap()).unwrap();
-    let ids = match peek(&payload) {
+    let ids = match peek(parts.header.provider, &payload) {
         Ok(peeked) if !peeked.updates.is_empty() => {
             peeked.updates.iter().map(|update| update.id.as_deref().unwrap_or("-").to_owned()).collect()
         }
@@ -86,7 +96,12 @@ fn told(directory: &OpenDirectory, outgoing: &Outgoing) -> (String, Disposition,
 }
 
 fn envelopes(body: &[u8], verdicts: &[Verdict]) -> Vec<(String, Disposition, Vec<String>)> {
-    let (directory, request) = (directory(), request());
+    envelopes_of(Provider::Meta, body, verdicts)
+}
+
+fn envelopes_of(provider: Provider, body: &[u8], verdicts: &[Verdict]) -> Vec<(String, Disposition, Vec<String>)> {
+    let directory = directory();
+    let request = Request { provider, app: AppId::new(app_of(provider)).unwrap(), ..request() };
     let planned = plan(body, &request, &directory, WEEK).unwrap();
     planned.envelopes(&request, verdicts).messages.iter().map(|message| told(&directory, message)).collect()
 }
@@ -163,6 +178,45 @@ fn what_is_older_than_the_limit_is_parked_and_what_is_as_old_is_not() {
             ("acme".into(), Disposition::Parked(ParkReason::TooOld), all(&["b"])),
         ]
     );
+}
+
+#[test]
+fn a_request_of_twilio_is_one_envelope_of_the_numbers_owner() {
+    let form = b"MessageSid=SM1&AccountSid=AC1&From=whatsapp%3A%2B15550009999&To=whatsapp%3A%2B15550001111&SmsStatus=received&Body=x";
+    let deliver = ("beta".to_owned(), Disposition::Deliver, all(&["SM1"]));
+    assert_eq!(envelopes_of(Provider::Twilio, form, &[]), [deliver]);
+    let over = Verdict { known: false, over_limit: true };
+    let throttled = ("beta".to_owned(), Disposition::Parked(ParkReason::Throttled), all(&["SM1"]));
+    assert_eq!(envelopes_of(Provider::Twilio, form, &[over]), [throttled]);
+    let foreign = form.map(|byte| if byte == b'1' { b'2' } else { byte });
+    let told = envelopes_of(Provider::Twilio, &foreign, &[]);
+    assert_eq!(told[0].1, Disposition::Parked(ParkReason::UnknownTenant));
+    let request = Request { provider: Provider::Twilio, ..request() };
+    assert!(plan(b"", &request, &directory(), WEEK).unwrap().is_unreadable());
+}
+
+#[test]
+fn a_generic_message_may_be_as_old_as_it_likes() {
+    let body =
+        br#"{"message_id":"m1","from":"+15550009999","to":"+15550002222","ts":"1999-01-01T00:00:00Z","text":"x"}"#;
+    let deliver = ("acme".to_owned(), Disposition::Deliver, all(&["m1"]));
+    assert_eq!(envelopes_of(Provider::Generic, body, &[]), [deliver]);
+}
+
+#[test]
+fn providers_do_not_share_keys() {
+    let directory = directory();
+    let key = |provider, body: &[u8]| {
+        let request = Request { provider, app: AppId::new(app_of(provider)).unwrap(), ..request() };
+        let planned = plan(body, &request, &directory, WEEK).unwrap();
+        let candidate = planned.candidates().remove(0);
+        (candidate.key, candidate.sender)
+    };
+    let generic = br#"{"message_id":"SM1","from":"+15550009999","to":"+15550001111","ts":"1999-01-01T00:00:00Z"}"#;
+    let twilio = b"MessageSid=SM1&From=%2B15550009999&To=%2B15550001111&Body=x";
+    let (one, other) = (key(Provider::Generic, generic), key(Provider::Twilio, twilio));
+    assert!(one.0.is_some() && one.0 != other.0);
+    assert!(other.1.is_some() && one.1 != other.1);
 }
 
 #[test]

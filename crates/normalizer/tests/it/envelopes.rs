@@ -1,8 +1,9 @@
 //! What becomes of envelopes that are to be delivered.
 
+use common::envelope::Header;
 use common::event::EventType;
 use common::status::DeliveryState;
-use common::update::{UpdateIdentity, UpdateKind};
+use common::update::{Provider, UpdateIdentity, UpdateKind};
 use ports::event_store::Detail;
 
 use crate::scene::{Scene, message_ids, of_number, status, tenant, text, webhook};
@@ -33,7 +34,7 @@ async fn an_update_has_the_key_that_the_gateway_gives_it() {
     scene.send(&webhook("messages", &[text(1)])).await;
     scene.step().await;
     let identity = UpdateIdentity {
-        provider: common::update::Provider::Meta,
+        provider: Provider::Meta,
         number: Some("777"),
         kind: UpdateKind::Message,
         id: "wamid.00001",
@@ -41,6 +42,50 @@ async fn an_update_has_the_key_that_the_gateway_gives_it() {
         participant: None,
     };
     assert_eq!(scene.backend.committed()[0].key, scene.keys("acme").event_hash.event_key(&identity));
+}
+
+#[tokio::test]
+async fn an_envelope_is_read_as_its_provider_writes() {
+    let scene = Scene::new();
+    scene.number("+15550001111", "app", &[("acme", common::Timestamp::default())]);
+    let send = async |provider: Provider, body: &str| {
+        let header = Header { provider, ..scene.header("acme") };
+        scene.publish(scene.seal(header, body)).await;
+    };
+    let to = "To=whatsapp%3A%2B15550001111";
+    send(Provider::Twilio, &format!("MessageSid=SM1&From=whatsapp%3A%2B15550009999&{to}&Body=one&NumMedia=0")).await;
+    send(Provider::Twilio, &format!("MessageSid=SM2&From=whatsapp%3A%2B15550009999&{to}&Body=&NumMedia=1")).await;
+    send(Provider::Twilio, "MessageSid=SM3&MessageStatus=read&From=whatsapp%3A%2B15550001111&To=whatsapp%3ADE.1").await;
+    let ts = "1999-01-01T00:00:00Z";
+    let generic =
+        |id| format!(r#"{{"message_id":"{id}","from":"+15550009999","to":"+15550001111","ts":"{ts}","text":"three"}}"#);
+    send(Provider::Generic, &generic("m1")).await;
+    send(Provider::Generic, &generic("SM1")).await;
+    assert_eq!(scene.step().await.events, 5);
+    let stored = scene.backend.committed();
+    let words: Vec<_> = stored.iter().map(|update| update.event.event_type.as_str()).collect();
+    let (message, status, other) = ("wharf.message.received", "wharf.message.status", "wharf.unsupported");
+    assert_eq!(words, [message, other, status, message, message]);
+    assert_eq!(message_ids(&scene.backend), ["SM1", "SM2", "m1", "SM1"]);
+    assert_eq!(stored[2].event.party.user_id.as_deref(), Some("DE.1"));
+    assert!(stored.iter().all(|update| update.event.display_number.as_deref() == Some("+15550001111")));
+    assert_eq!(
+        [stored[0].event.occurred_at, stored[3].event.occurred_at],
+        [scene.header("acme").received_at, ts.parse().unwrap()]
+    );
+}
+
+#[tokio::test]
+async fn a_malformed_request_of_twilio_is_a_dead_letter_with_its_bytes() {
+    let scene = Scene::new();
+    scene.number("+15550001111", "app", &[("acme", common::Timestamp::default())]);
+    let body = "MessageSid=SM1&MessageSid=SM2&To=%2B15550001111&Body=x";
+    let header = Header { provider: Provider::Twilio, ..scene.header("acme") };
+    scene.publish(scene.seal(header, body)).await;
+    assert_eq!(scene.step().await.events, 0);
+    let letters = scene.backend.dead_letters();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(scene.opened(&letters[0].sealed).1, body);
 }
 
 #[tokio::test]

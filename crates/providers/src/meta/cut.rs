@@ -1,4 +1,4 @@
-//! The cut: a webhook body that holds only some of its updates.
+//! The cut of a body of Meta: one that holds only some of its updates.
 //!
 //! One POST becomes one envelope per tenant, number and disposition, so each must be a body of its own, and one that the
 //! same reader understands. Lists are the only places that are written anew; everything around the chosen updates
@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::peek::{ChangeLayout, EntryLayout, ListLayout, Peek};
+use crate::peek::{ChangeLayout, EntryLayout, ListLayout, Peek};
 
 /// Rebuilds the body with only the updates whose flag in `keep` is true, in their order.
 ///

@@ -1,8 +1,10 @@
+use common::update::Provider;
 use proptest::prelude::*;
 
 use super::*;
 use crate::meta::generate::{bodies, damaged};
-use crate::meta::peek::{Change, Peek, Update, peek};
+use crate::meta::peek::peek;
+use crate::peek::{Change, Peek, Update};
 
 #[test]
 fn keeps_everything_around_the_chosen_updates() {
@@ -35,7 +37,7 @@ fn a_missing_flag_counts_as_false_and_a_surplus_one_as_nothing() {
     let peek = peek(body).unwrap();
     assert_eq!(&*cut(body, &peek, &[true]), br#"{"entry":[{"changes":[{"value":{"messages":[{"id":1}]}}]}]}"#);
     assert_eq!(&*cut(body, &peek, &[true; 9]), body);
-    assert_eq!(&*cut(b"{}", &Peek::default(), &[]), b"{}");
+    assert_eq!(&*cut(b"{}", &Peek::empty(Provider::Meta), &[]), b"{}");
 }
 
 #[test]
@@ -62,7 +64,7 @@ fn law(body: &[u8], keep: &[bool]) -> Result<(), TestCaseError> {
     let cut = cut(body, &before, &keep);
     let after = peek(&cut);
     prop_assert!(after.is_ok(), "{:?} {}", after, String::from_utf8_lossy(&cut));
-    let after = after.unwrap_or_default();
+    let after = after.unwrap_or_else(|_| Peek::empty(Provider::Meta));
     let chosen = before.updates.iter().zip(&keep).filter(|(_, kept)| **kept);
     let expected: Vec<_> = chosen.map(|(update, _)| told(body, &before, update)).collect();
     let found: Vec<_> = after.updates.iter().map(|update| told(&cut, &after, update)).collect();

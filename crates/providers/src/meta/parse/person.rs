@@ -6,7 +6,7 @@
 use common::message::Party;
 
 use super::{ParseError, Source, Value, members, members_of, owned, piece};
-use crate::meta::peek::{Change, Contact};
+use crate::peek::{Change, Contact};
 
 /// The party with this address (`from`, `recipient_id`: a phone number, or a user id where Meta puts one) and ids.
 pub(super) fn party(

@@ -1,104 +1,22 @@
 //! One file per case in `fixtures/`: `about` says why it is there, `body` is the webhook exactly as received, `updates`
-//! is what peek and parse must make of it. A failure prints what they make of it
-//! today.
+//! is what peek and parse must make of it.
 
-use std::path::PathBuf;
-
+use common::event::EventType;
+use common::update::Provider;
 use proptest::prelude::*;
-use serde::Deserialize;
-use serde_json::{Value as Json, json};
+use serde_json::Value as Json;
 
 use super::*;
+use crate::fixtures::{self, RECEIVED_AT};
 use crate::meta::generate::{bodies, damaged};
 use crate::meta::peek::peek;
 
-/// 2026-11-20T12:00:00Z
-const RECEIVED_AT: Timestamp = Timestamp::from_secs(1_795_176_000);
-
-#[derive(Deserialize)]
-struct Fixture {
-    about: String,
-    body: Box<RawValue>,
-    updates: Json,
-}
-
-fn fixtures() -> Vec<(PathBuf, Fixture)> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/meta/fixtures");
-    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
-    paths.sort();
-    let read = |path: &PathBuf| serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    paths.into_iter().map(|path| (path.clone(), read(&path))).collect()
-}
-
-/// All that peek and parse tell of a body, without what is absent.
-fn told(body: &[u8]) -> Json {
-    let peek = peek(body).unwrap();
-    let updates = peek.updates.iter().enumerate().map(|(index, update)| {
-        let change = &peek.changes[update.change];
-        let parsed = match parse(body, &peek, index, RECEIVED_AT) {
-            Err(error) => json!({"error": error.reason}),
-            Ok(parsed) => json!({
-                "type": parsed.event_type.as_str(),
-                "occurredAt": parsed.occurred_at.to_string(),
-                "party": parsed.party,
-                "group": parsed.group_id,
-                "data": parsed.data,
-                "content": content(&parsed.content),
-            }),
-        };
-        without_nulls(json!({
-            "kind": update.kind,
-            "id": update.id,
-            "status": update.status,
-            "participant": update.participant,
-            "sender": update.sender,
-            "type": update.r#type,
-            "timestamp": update.timestamp.map(Timestamp::as_secs),
-            "hasIdentity": update.identity(&peek.changes).is_some(),
-            "waba": change.waba_id,
-            "number": change.phone_number_id,
-            "field": change.field,
-            "parsed": parsed,
-        }))
-    });
-    updates.collect()
-}
-
-fn content(content: &ParsedContent) -> Json {
-    match content {
-        ParsedContent::Message { id, r#type, text } => json!({"message": {"id": id, "type": r#type, "text": text}}),
-        ParsedContent::Status { id, state, participant, conversation, pricing, errors, biz_opaque_callback_data } => {
-            json!({"status": {
-                "id": id, "state": state, "participant": participant, "conversation": conversation, "pricing": pricing,
-                "errors": errors, "callbackData": biz_opaque_callback_data,
-            }})
-        }
-        ParsedContent::Other { field, kind, r#type, id } => {
-            json!({"other": {"field": field, "kind": kind, "type": r#type, "id": id}})
-        }
-    }
-}
-
-fn without_nulls(json: Json) -> Json {
-    match json {
-        Json::Object(map) => map
-            .into_iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(key, value)| (key, without_nulls(value)))
-            .collect(),
-        Json::Array(list) => list.into_iter().map(without_nulls).collect(),
-        other => other,
-    }
-}
-
 #[test]
 fn every_fixture_is_read_as_written_down() {
-    let fixtures = fixtures();
+    let fixtures = fixtures::read(concat!(env!("CARGO_MANIFEST_DIR"), "/src/meta/fixtures"));
     assert!(fixtures.len() >= 25);
     for (path, fixture) in fixtures {
-        let told = told(fixture.body.get().as_bytes());
-        let shown = serde_json::to_string_pretty(&told).unwrap();
-        assert_eq!(told, fixture.updates, "{}: {}\ntoday: {shown}", path.display(), fixture.about);
+        fixture.compare(&path, &fixtures::told(Provider::Meta, &fixture.body()));
     }
 }
 

@@ -3,13 +3,14 @@
 //! It decides shape only. Each level passes over what it does not know, and reports what has another shape than
 //! documented as one malformed update of the smallest piece around it.
 
-use std::borrow::Cow;
-
 use common::Timestamp;
-use common::update::UpdateKind;
+use common::update::{Provider, UpdateKind};
 
-use super::{Change, ChangeLayout, Contact, EntryLayout, Layout, ListLayout, Peek, Unreadable, Update};
-use crate::meta::scan::{NotJson, Scanner, Value};
+use crate::json::{NotJson, Scanner, Value};
+use crate::peek::{
+    Ambiguous, Change, ChangeLayout, Contact, EntryLayout, Layout, ListLayout, Peek, Unreadable, Update, context,
+    identifying,
+};
 
 /// The lists of updates in a value. An element of the last six is something Meta documents and Wharf has no kind for.
 const LISTS: [(&str, UpdateKind); 11] = [
@@ -31,20 +32,8 @@ const MESSAGE: [&str; 5] = ["id", "type", "timestamp", "from", "from_user_id"];
 const STATUS: [&str; 6] = ["id", "type", "timestamp", "status", "recipient_participant_id", "participant_recipient_id"];
 const OTHER: [&str; 4] = ["id", "type", "timestamp", "event"];
 
-/// The longest id, in bytes. Meta's wamids have fewer than 128.
-const MAX_ID: usize = 512;
-
 /// The last second of the year 9999: the end of what RFC 3339 can show.
 const LAST_SECOND: i64 = 253_402_300_799;
-
-impl From<NotJson> for Unreadable {
-    fn from(_: NotJson) -> Self {
-        Self { reason: "the body is not JSON" }
-    }
-}
-
-/// What identifies an update is not readable.
-struct Malformed;
 
 struct Walk<'a> {
     scan: Scanner<'a>,
@@ -63,7 +52,8 @@ pub(super) fn walk(body: &[u8]) -> Result<Peek<'_>, Unreadable> {
     let (changes, updates, layout) = (Vec::new(), Vec::new(), Layout::default());
     let mut walk = Walk { scan: Scanner::new(text), changes, updates, layout };
     walk.body()?;
-    Ok(Peek { changes: walk.changes, updates: walk.updates, layout: walk.layout })
+    let Walk { changes, updates, layout, .. } = walk;
+    Ok(Peek { provider: Provider::Meta, changes, updates, layout })
 }
 
 impl<'a> Walk<'a> {
@@ -217,7 +207,7 @@ impl<'a> Walk<'a> {
                 "metadata" => {
                     once(&mut metadata, "a value has two `metadata`")?;
                     if let Some(members) = self.scan.members(&["phone_number_id", "display_phone_number"])? {
-                        if members.repeated {
+                        if members.repeated() {
                             return Err(Unreadable { reason: "a `metadata` has an id twice" });
                         }
                         [change.phone_number_id, change.display_phone_number] = members.values.map(context);
@@ -251,7 +241,7 @@ impl<'a> Walk<'a> {
             let start = self.scan.at();
             let Some(members) = self.scan.members(&["wa_id", "user_id"])? else { continue };
             let [wa_id, user_id] = members.values.map(context);
-            if !members.repeated && (wa_id.is_some() || user_id.is_some()) {
+            if !members.repeated() && (wa_id.is_some() || user_id.is_some()) {
                 contacts.push(Contact { wa_id, user_id, range: start..self.scan.at() });
             }
         }
@@ -267,7 +257,7 @@ impl<'a> Walk<'a> {
                 return Ok(());
             }
             let range = start..self.scan.at();
-            self.updates.push(blank(self.changes.len(), UpdateKind::Malformed, range.clone()));
+            self.updates.push(Update::blank(self.changes.len(), UpdateKind::Malformed, range.clone()));
             range
         } else {
             let mut first = true;
@@ -286,7 +276,7 @@ impl<'a> Walk<'a> {
     fn update(&mut self, kind: UpdateKind) -> Result<(), NotJson> {
         self.scan.next();
         let start = self.scan.at();
-        let mut update = blank(self.changes.len(), kind, start..start);
+        let mut update = Update::blank(self.changes.len(), kind, start..start);
         let read = match kind {
             UpdateKind::Message => self.unambiguous(&MESSAGE)?.and_then(|values| update.message(values)),
             UpdateKind::Status => self.unambiguous(&STATUS)?.and_then(|values| update.status(values)),
@@ -295,22 +285,22 @@ impl<'a> Walk<'a> {
         let range = start..self.scan.at();
         match read {
             Ok(()) => update.range = range,
-            Err(Malformed) => update = blank(update.change, UpdateKind::Malformed, range),
+            Err(Ambiguous) => update = Update::blank(update.change, UpdateKind::Malformed, range),
         }
         self.updates.push(update);
         Ok(())
     }
 
     /// The named members of the object that follows; malformed if it is no object or one of them comes twice.
-    fn unambiguous<const N: usize>(&mut self, names: &[&str; N]) -> Result<Result<[Value<'a>; N], Malformed>, NotJson> {
-        let members = self.scan.members(names)?.filter(|members| !members.repeated);
-        Ok(members.map(|members| members.values).ok_or(Malformed))
+    fn unambiguous<const N: usize>(&mut self, names: &[&str; N]) -> Result<Result<[Value<'a>; N], Ambiguous>, NotJson> {
+        let members = self.scan.members(names)?.filter(|members| !members.repeated());
+        Ok(members.map(|members| members.values).ok_or(Ambiguous))
     }
 
     /// Records a change that is itself an update.
     fn whole_change(&mut self, change: Change<'a>, kind: UpdateKind) {
         let update = self.updates.len();
-        self.updates.push(blank(self.changes.len(), kind, change.range.clone()));
+        self.updates.push(Update::blank(self.changes.len(), kind, change.range.clone()));
         let lists = self.layout.lists.len();
         self.layout.changes.push(ChangeLayout { lists: lists..lists, updates: update..update + 1 });
         self.changes.push(change);
@@ -318,20 +308,20 @@ impl<'a> Walk<'a> {
 }
 
 impl<'a> Update<'a> {
-    fn message(&mut self, values: [Value<'a>; MESSAGE.len()]) -> Result<(), Malformed> {
+    fn message(&mut self, values: [Value<'a>; MESSAGE.len()]) -> Result<(), Ambiguous> {
         let [id, r#type, timestamp, from, from_user_id] = values;
         self.sender = context(from).or_else(|| context(from_user_id));
         self.identify(id, r#type, timestamp)
     }
 
-    fn status(&mut self, values: [Value<'a>; STATUS.len()]) -> Result<(), Malformed> {
+    fn status(&mut self, values: [Value<'a>; STATUS.len()]) -> Result<(), Ambiguous> {
         let [id, r#type, timestamp, status, participant, other_spelling] = values;
         self.status = identifying(status)?;
         self.participant = identifying(participant)?.or(identifying(other_spelling)?);
         self.identify(id, r#type, timestamp)
     }
 
-    fn other(&mut self, values: [Value<'a>; OTHER.len()]) -> Result<(), Malformed> {
+    fn other(&mut self, values: [Value<'a>; OTHER.len()]) -> Result<(), Ambiguous> {
         let [id, r#type, timestamp, event] = values;
         if self.kind == UpdateKind::Call {
             self.status = identifying(event)?;
@@ -340,34 +330,12 @@ impl<'a> Update<'a> {
     }
 
     /// Fills what every kind has.
-    fn identify(&mut self, id: Value<'a>, r#type: Value<'a>, timestamp: Value<'a>) -> Result<(), Malformed> {
+    fn identify(&mut self, id: Value<'a>, r#type: Value<'a>, timestamp: Value<'a>) -> Result<(), Ambiguous> {
         self.id = identifying(id)?;
         self.r#type = context(r#type);
         self.timestamp = seconds(timestamp).map(Timestamp::from_secs);
         Ok(())
     }
-}
-
-fn blank<'a>(change: usize, kind: UpdateKind, range: std::ops::Range<usize>) -> Update<'a> {
-    let (id, status, participant) = (None, None, None);
-    Update { change, kind, id, status, participant, sender: None, r#type: None, timestamp: None, range }
-}
-
-/// A text that is part of an identity: absent, or readable in exactly one way.
-fn identifying(value: Value<'_>) -> Result<Option<Cow<'_, str>>, Malformed> {
-    if matches!(value, Value::Null) {
-        return Ok(None);
-    }
-    match value.strict() {
-        Some(text) if text.is_empty() => Ok(None),
-        Some(text) if text.len() <= MAX_ID => Ok(Some(text)),
-        _ => Err(Malformed),
-    }
-}
-
-/// A text that helps if it is readable.
-fn context(value: Value<'_>) -> Option<Cow<'_, str>> {
-    identifying(value).ok().flatten()
 }
 
 fn seconds(value: Value<'_>) -> Option<i64> {

@@ -34,8 +34,15 @@ pub(crate) enum Value<'a> {
 #[derive(Debug)]
 pub(crate) struct Members<'a, const N: usize> {
     pub(crate) values: [Value<'a>; N],
-    /// Whether one of the names came twice: then no reading is the right one.
-    pub(crate) repeated: bool,
+    /// Which of the names came twice: then no reading is the right one.
+    pub(crate) twice: [bool; N],
+}
+
+impl<const N: usize> Members<'_, N> {
+    /// Whether one of the names came twice.
+    pub(crate) fn repeated(&self) -> bool {
+        self.twice.contains(&true)
+    }
 }
 
 /// A position in JSON text.
@@ -171,7 +178,7 @@ impl<'a> Scanner<'a> {
             self.skip()?;
             return Ok(None);
         }
-        let mut members = Members { values: [Value::Null; N], repeated: false };
+        let mut members = Members { values: [Value::Null; N], twice: [false; N] };
         let mut seen = [false; N];
         let mut first = true;
         while let Some(key) = self.key(&mut first)? {
@@ -180,7 +187,7 @@ impl<'a> Scanner<'a> {
                 self.skip()?;
                 continue;
             };
-            members.repeated |= seen[index];
+            members.twice[index] |= seen[index];
             seen[index] = true;
             members.values[index] = self.value()?;
         }

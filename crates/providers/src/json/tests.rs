@@ -102,9 +102,9 @@ fn members_are_found_by_their_unescaped_name() {
     let mut scanner = Scanner::new(r#"{"x":[1],"\u0069d":"A","n":null,"id2":{"id":7}} tail"#);
     let members = scanner.members(&["id", "n", "none"]).unwrap().unwrap();
     assert!(matches!(members.values[0], Value::Text(text) if text.lossy() == "A"));
-    assert!(!members.repeated);
+    assert!(!members.repeated());
     assert_eq!(scanner.next(), Some(b't'));
-    assert!(Scanner::new(r#"{"id":1,"\u0069d":null}"#).members(&["id"]).unwrap().unwrap().repeated);
+    assert!(Scanner::new(r#"{"id":1,"\u0069d":null}"#).members(&["id"]).unwrap().unwrap().repeated());
     assert!(Scanner::new("[1]").members(&["id"]).unwrap().is_none());
     assert_eq!(Scanner::new("{\"id\":}").members(&["id"]).unwrap_err(), NotJson);
 }

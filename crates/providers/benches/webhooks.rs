@@ -13,6 +13,7 @@ use providers::meta::cut::cut;
 use providers::meta::parse::parse;
 use providers::meta::peek::peek;
 use providers::meta::signature::signed_by;
+use providers::{generic, twilio};
 use ring::hmac;
 
 /// A body with `count` text messages of one number, each with a text of `length` characters.
@@ -54,6 +55,36 @@ fn measure(name: &str, bytes: usize, mut call: impl FnMut()) {
     println!("{name:<40}{:>14.0} ns{:>10.2} ns/byte", rounds[7], rounds[7] / bytes as f64);
 }
 
+/// A text message of one person as Twilio sends it.
+const TWILIO: &str = "SmsMessageSid=SM00000000000000000000000000000001&NumMedia=0&ProfileName=Ada&MessageType=text&\
+                      SmsSid=SM00000000000000000000000000000001&WaId=4915155500023&SmsStatus=received&\
+                      Body=ol%C3%A1+Welt%2C+is+the+shop+open%3F&To=whatsapp%3A%2B15550001111&NumSegments=1&\
+                      ReferralNumMedia=0&MessageSid=SM00000000000000000000000000000001&\
+                      AccountSid=AC00000000000000000000000000000001&From=whatsapp%3A%2B4915155500023&\
+                      ApiVersion=2010-04-01";
+
+/// The same in the generic form.
+const GENERIC: &str = r#"{"message_id":"m1","from":"+4915155500023","to":"+15550001111","ts":"2026-11-18T11:06:40Z","text":"ol\u00e1 Welt, is the shop open?"}"#;
+
+/// Verification and peek of the providers that send one update at a time.
+fn single_updates() {
+    const URL: &str = "https://gateway.example.com/webhooks/twilio/shop?x=1";
+    let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, b"0123456789abcdef0123456789abcdef");
+    println!("\ntwilio, {} bytes", TWILIO.len());
+    // No spelling of the address matches, so all are tried.
+    measure("verify + peek", TWILIO.len(), || {
+        let Ok(signed) = twilio::signature::Signed::form(black_box(TWILIO.as_bytes())) else { return };
+        black_box(twilio::signature::signed_by(&[0; 20], URL, &signed, [((), &key)]));
+        black_box(twilio::peek::peek(TWILIO.as_bytes()).is_ok());
+    });
+    let key = hmac::Key::new(hmac::HMAC_SHA256, b"0123456789abcdef0123456789abcdef");
+    println!("\ngeneric, {} bytes", GENERIC.len());
+    measure("verify + peek", GENERIC.len(), || {
+        black_box(generic::signature::signed_by(&[0; 32], black_box(GENERIC.as_bytes()), [((), &key)]));
+        black_box(generic::peek::peek(GENERIC.as_bytes()).is_ok());
+    });
+}
+
 fn main() {
     let key = hmac::Key::new(hmac::HMAC_SHA256, b"0123456789abcdef0123456789abcdef");
     let received_at = Timestamp::from_secs(1_795_000_001);
@@ -89,4 +120,5 @@ fn main() {
             });
         }
     }
+    single_updates();
 }
