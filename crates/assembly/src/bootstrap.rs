@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use common::directory::{App, Assignment, Directory, Entry, Number, Tenant};
 use common::keys::KeyRing;
-use common::update::Provider;
 use common::{AppId, TenantId, Timestamp};
 use ports::directory::{DirectoryStore, update};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -112,23 +111,31 @@ pub(crate) async fn directory(
     Ok(())
 }
 
-/// The entries of single-tenant operation, if it is configured: tenant and app `default`, and every number of the app.
+/// The entries of single-tenant operation, if it is configured: the tenant `default`, an app for each provider that has a
+/// secret, and every number of those apps.
 fn single_tenant(current: &Directory, ring: &KeyRing, config: &Config, now: Timestamp) -> anyhow::Result<Vec<Entry>> {
-    let secrets = config.meta.secrets();
-    if secrets.is_empty() {
+    let apps = config.apps();
+    if apps.is_empty() {
         return Ok(Vec::new());
     }
-    let app = AppId::new("default")?;
     let tenant = TenantId::default();
-    let tokens = [config.meta.verify_token.expose_secret()];
-    let mut entries = vec![Entry::App(App::create(app.clone(), Provider::Meta, &secrets, &tokens, ring))];
+    let mut entries = Vec::new();
     if current.tenant(&tenant).is_none() {
         entries.push(Entry::Tenant(Tenant::create(tenant.clone(), None, ring)));
     }
+    for configured in apps {
+        let id = AppId::new(configured.id)?;
+        let app = App::create(id.clone(), configured.provider, &configured.secrets, &configured.verify_tokens, ring);
+        entries.push(Entry::App(App { account: configured.account.map(str::to_owned), ..app }));
+        let owner =
+            Assignment { tenant: Some(tenant.clone()), valid_from: Timestamp::from_millis(now.as_millis().min(0)) };
+        let numbers = Entry::Number(Number { id: None, waba: None, app: id, assignments: vec![owner] });
+        if !current.entries.contains_key(&numbers.key()) {
+            entries.push(numbers);
+        }
+    }
     let single = Entry::SingleTenant(true);
     if current.entries.get(&single.key()) != Some(&single) {
-        let owner = Assignment { tenant: Some(tenant), valid_from: Timestamp::from_millis(now.as_millis().min(0)) };
-        entries.push(Entry::Number(Number { id: None, waba: None, app, assignments: vec![owner] }));
         entries.push(single);
     }
     Ok(entries)

@@ -15,7 +15,6 @@ use backend_distributed::redis::RedisAdmission;
 use backend_embedded::{DataFolder, Embedded, FolderError, InProcessAdmission, InProcessAdmissionConfig};
 use common::directory::{Directory, OpenDirectory};
 use common::keys::KeyRing;
-use common::update::Provider;
 use common::{Clock, SystemClock, Timestamp};
 use ports::directory::DirectoryStore;
 use service::keys::KeyFile;
@@ -347,11 +346,11 @@ fn is_open_to_others(_path: &Path) -> bool {
 /// Whether any app can sign.
 fn secrets(config: &Config, directory: Option<&Directory>, ring: Option<&KeyRing>, findings: &mut Vec<Finding>) {
     const SUBJECT: &str = "secrets";
-    let configured = !config.meta.secrets().is_empty();
+    let configured = !config.apps().is_empty();
     let opened = directory.zip(ring).and_then(|(directory, ring)| OpenDirectory::open(directory, ring).ok());
     findings.push(match opened {
-        Some(directory) if directory.has_secrets(Provider::Meta) => Finding::ok(SUBJECT, "an app has a secret"),
-        _ if configured => Finding::ok(SUBJECT, "configured (WHATSAPP_APP_SECRET)"),
+        Some(directory) if directory.has_any_secrets() => Finding::ok(SUBJECT, "an app has a secret"),
+        _ if configured => Finding::ok(SUBJECT, "configured in the environment or the file"),
         None if directory.is_some() || config.data_dir.exists() || config.backend.kind == BackendKind::Distributed => {
             Finding::warning(SUBJECT, "not known: the directory cannot be read from here")
         }

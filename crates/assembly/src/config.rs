@@ -9,18 +9,28 @@ mod sources;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use common::update::Provider;
+use ingress::{Front, SenderLimits};
 use ports::admission::SenderLimit;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use service::Tasks;
 use service::config::{Layers, Problem};
+use service::networks::{Networks, NetworksFile};
 use service::telemetry::LogFormat;
+use service::tls::TlsFiles;
 
 use crate::jobs::{Job, Jobs};
 
 /// The documented defaults, which are also the schema.
 pub const DEFAULTS: &str = include_str!("config/defaults.toml");
+
+/// Addresses that may come, the newest of them.
+type Allowed = Arc<dyn Fn() -> Arc<Networks> + Send + Sync>;
 
 /// A flag: how it is spelled, the key it stands for, its value.
 pub type Flag = (&'static str, &'static str, String);
@@ -75,8 +85,10 @@ pub struct Config {
     startup: Startup,
     pub(crate) ingress: Ingress,
     pub(crate) normalizer: Normalizer,
-    /// Single-tenant operation.
+    /// Single-tenant operation: the app at Meta.
     pub meta: Meta,
+    twilio: Twilio,
+    generic: Generic,
     /// Meta's Graph API.
     pub graph: Graph,
 }
@@ -98,6 +110,15 @@ pub(crate) struct Listen {
     pub(crate) api: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) drain_pause_ms: u64,
+    tls: Tls,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Tls {
+    certificate: PathBuf,
+    key: PathBuf,
+    client_ca: PathBuf,
+    client_names: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -153,8 +174,15 @@ pub(crate) struct Ingress {
     global_limit_per_second: u32,
     per_ip_limit_per_second: u32,
     sender_limit_max: u32,
+    sender_limit_max_twilio: u32,
+    sender_limit_max_generic: u32,
     sender_limit_window_minutes: u64,
     max_event_age_hours: u64,
+    prefix: String,
+    public_url: String,
+    trusted_proxies: String,
+    allow_list_file: PathBuf,
+    client_name_header: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -174,6 +202,32 @@ pub struct Meta {
     pub verify_token: SecretString,
     access_token: SecretString,
     phone_number_id: String,
+}
+
+/// The one account at Twilio of single-tenant operation.
+#[derive(Clone, Debug, Deserialize)]
+struct Twilio {
+    account_sid: String,
+    auth_token: SecretString,
+    auth_token_2: SecretString,
+    number: String,
+    unsafe_skip_validation: bool,
+}
+
+/// The generic provider of single-tenant operation.
+#[derive(Clone, Debug, Deserialize)]
+struct Generic {
+    secret: SecretString,
+    secret_2: SecretString,
+}
+
+/// Secrets and tokens of an app that the configuration has.
+pub(crate) struct ConfiguredApp<'c> {
+    pub(crate) id: &'static str,
+    pub(crate) provider: Provider,
+    pub(crate) secrets: Vec<&'c str>,
+    pub(crate) verify_tokens: Vec<&'c str>,
+    pub(crate) account: Option<&'c str>,
 }
 
 /// Meta's Graph API.
@@ -237,8 +291,8 @@ const fn admin_default(job: Job) -> &'static str {
 /// What a job does not read. `database_url` is a key, all others are sections.
 const fn foreign_sections(job: Job) -> &'static [&'static str] {
     match job {
-        Job::Gateway => &["database_url", "postgres", "blobs", "api", "normalizer", "meta", "graph"],
-        Job::Normalizer => &["redis", "api", "ingress", "meta", "graph"],
+        Job::Gateway => &["database_url", "postgres", "blobs", "api", "normalizer", "meta", "generic", "graph"],
+        Job::Normalizer => &["redis", "api", "ingress", "meta", "twilio", "generic", "graph"],
         Job::Api => &["redis", "blobs", "ingress", "normalizer", "graph"],
     }
 }
@@ -246,33 +300,118 @@ const fn foreign_sections(job: Job) -> &'static [&'static str] {
 impl Meta {
     /// The secrets that are set.
     pub fn secrets(&self) -> Vec<&str> {
-        let both = [self.app_secret.expose_secret(), self.app_secret_2.expose_secret()];
-        let mut set: Vec<&str> = both.into_iter().filter(|secret| !secret.is_empty()).collect();
-        set.dedup();
-        set
-    }
-
-    /// Settings of the outbound side, which is still to come.
-    pub(crate) fn has_outbound_settings(&self) -> bool {
-        !self.access_token.expose_secret().is_empty() || !self.phone_number_id.is_empty()
+        set(&[&self.app_secret, &self.app_secret_2])
     }
 }
 
+/// Those that are set, each once.
+fn set<'s>(secrets: &[&'s SecretString]) -> Vec<&'s str> {
+    let all = secrets.iter().map(|secret| secret.expose_secret());
+    let mut set: Vec<&str> = all.filter(|secret| !secret.is_empty()).collect();
+    set.dedup();
+    set
+}
+
+fn given(text: &str) -> Option<&str> {
+    Some(text.trim()).filter(|text| !text.is_empty())
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').filter_map(given).map(str::to_owned).collect()
+}
+
 impl Config {
-    /// The gateway's part.
+    /// The apps of single-tenant operation.
+    pub(crate) fn apps(&self) -> Vec<ConfiguredApp<'_>> {
+        let meta = ConfiguredApp {
+            id: "default",
+            provider: Provider::Meta,
+            secrets: self.meta.secrets(),
+            verify_tokens: set(&[&self.meta.verify_token]),
+            account: None,
+        };
+        let twilio = ConfiguredApp {
+            id: "twilio",
+            provider: Provider::Twilio,
+            secrets: set(&[&self.twilio.auth_token, &self.twilio.auth_token_2]),
+            verify_tokens: Vec::new(),
+            account: given(&self.twilio.account_sid),
+        };
+        let generic = ConfiguredApp {
+            id: "generic",
+            provider: Provider::Generic,
+            secrets: set(&[&self.generic.secret, &self.generic.secret_2]),
+            verify_tokens: Vec::new(),
+            account: None,
+        };
+        [meta, twilio, generic].into_iter().filter(|app| !app.secrets.is_empty()).collect()
+    }
+
+    /// Whether there are settings of the outbound side, which is still to come.
+    pub(crate) fn has_outbound_settings(&self) -> bool {
+        let meta = !self.meta.access_token.expose_secret().is_empty() || !self.meta.phone_number_id.is_empty();
+        meta || !self.twilio.number.is_empty()
+    }
+
+    /// The files of the public listener's TLS, if it ends TLS.
+    pub(crate) fn tls(&self) -> Option<TlsFiles> {
+        let tls = &self.listen.tls;
+        let there = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
+        Some(TlsFiles {
+            certificate: there(&tls.certificate)?,
+            key: there(&tls.key)?,
+            client_ca: there(&tls.client_ca),
+            // With a header the names are asked for there.
+            client_names: if given(&self.ingress.client_name_header).is_none() {
+                list(&tls.client_names)
+            } else {
+                Vec::new()
+            },
+        })
+    }
+
+    /// Who may come to the public listener, and how. Starts to watch the allow-list's file.
+    pub(crate) fn front(&self, tasks: &Tasks) -> anyhow::Result<Front> {
+        let section = &self.ingress;
+        let trusted_proxies: Networks = section.trusted_proxies.parse().context("ingress.trusted_proxies")?;
+        let allowed: Option<Allowed> = if section.allow_list_file.as_os_str().is_empty() {
+            None
+        } else {
+            let file = NetworksFile::start(&section.allow_list_file, tasks).context("ingress.allow_list_file")?;
+            Some(Arc::new(move || file.current()))
+        };
+        let header = given(&section.client_name_header).map(str::to_ascii_lowercase);
+        let is_tls = self.tls().is_some();
+        Ok(Front {
+            needs_tls_proxy: self.mode == Mode::Production && !is_tls && !trusted_proxies.is_empty(),
+            trusted_proxies,
+            allowed,
+            client_name: header.map(|header| (header, list(&self.listen.tls.client_names))),
+            is_tls,
+        })
+    }
+
+    /// The gateway's part, but who may come.
     pub(crate) fn ingress(&self) -> ingress::Config {
         let section = &self.ingress;
+        let window = Duration::from_secs(section.sender_limit_window_minutes.saturating_mul(60));
+        // Those that are not set are as the first.
+        let limit = |max| SenderLimit { max: if max == 0 { section.sender_limit_max } else { max }, window };
         ingress::Config {
             max_body_bytes: section.max_body_bytes,
             body_timeout: Duration::from_millis(section.body_timeout_ms),
             deadline: Duration::from_millis(section.deadline_ms),
             global_limit_per_second: section.global_limit_per_second,
             per_ip_limit_per_second: section.per_ip_limit_per_second,
-            sender_limit: SenderLimit {
-                max: section.sender_limit_max,
-                window: Duration::from_secs(section.sender_limit_window_minutes.saturating_mul(60)),
+            sender_limits: SenderLimits {
+                meta: limit(section.sender_limit_max),
+                twilio: limit(section.sender_limit_max_twilio),
+                generic: limit(section.sender_limit_max_generic),
             },
             max_event_age: Duration::from_secs(section.max_event_age_hours.saturating_mul(3600)),
+            prefix: section.prefix.clone(),
+            public_url: given(&section.public_url).map(str::to_owned),
+            unsigned: if self.twilio.unsafe_skip_validation { vec![Provider::Twilio] } else { Vec::new() },
             ..ingress::Config::default()
         }
     }

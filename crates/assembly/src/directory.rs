@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use common::directory::OpenDirectory;
-use common::update::Provider;
 use ports::directory::{DirectoryStore, Updated, update};
 use service::Tasks;
 use service::directory::DirectoryWatch;
@@ -37,7 +36,7 @@ pub(crate) fn watch(
     DirectoryWatch::start(store.clone(), keys.clone(), tasks, move |directory| {
         readiness.report("directory", true, is_written(directory));
         if secrets {
-            readiness.report("secrets", true, directory.has_secrets(Provider::Meta));
+            readiness.report("secrets", true, directory.has_any_secrets());
         }
     })
 }

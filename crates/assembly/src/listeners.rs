@@ -7,6 +7,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use anyhow::Context as _;
 use service::Tasks;
+use service::tls::Tls;
 
 /// How long running requests and workers have after a stop was asked for.
 pub(crate) const DRAIN: Duration = Duration::from_secs(20);
@@ -26,12 +27,13 @@ impl Listeners {
         Self { servers: Vec::new(), tasks: tasks.clone() }
     }
 
-    /// Binds a listener and starts serving.
+    /// Binds a listener and starts serving, over TLS if that is given.
     pub(crate) fn serve(
         &mut self,
         name: &'static str,
         address: SocketAddr,
         workers: usize,
+        tls: Option<&Tls>,
         routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
     ) -> anyhow::Result<SocketAddr> {
         let server = HttpServer::new(move || App::new().configure(routes.clone()))
@@ -40,9 +42,13 @@ impl Listeners {
             .keep_alive(KEEP_ALIVE)
             .client_request_timeout(HEAD_TIMEOUT)
             .shutdown_timeout(DRAIN.as_secs())
-            .disable_signals()
-            .bind(address)
-            .with_context(|| format!("cannot listen on {address} ({name}); is something else running there?"))?;
+            .disable_signals();
+        let server = match tls {
+            Some(tls) => server.bind_rustls_0_23(address, tls.server_config()),
+            None => server.bind(address),
+        };
+        let server =
+            server.with_context(|| format!("cannot listen on {address} ({name}); is something else running there?"))?;
         let bound = server.addrs().first().copied().unwrap_or(address);
         let server = server.run();
         self.servers.push(server.handle());

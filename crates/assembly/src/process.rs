@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use actix_web::web;
 use anyhow::Context as _;
-use common::update::Provider;
 use common::{Clock, SystemClock};
+use ingress::Front;
 use secrecy::SecretString;
 use service::Tasks;
 use service::directory::DirectoryWatch;
 use service::health::{Readiness, health_routes, metrics_route};
 use service::telemetry::Metrics;
+use service::tls::Tls;
 
 use crate::backend::{self, Opened};
 use crate::bootstrap::{self, AdminToken};
@@ -111,7 +112,7 @@ impl Process {
     pub(crate) async fn has_secrets(&self) -> bool {
         // The first load is under way while the listeners start.
         let loaded = tokio::time::timeout(Duration::from_secs(5), self.begun.directory.loaded()).await;
-        loaded.is_ok_and(|directory| directory.has_secrets(Provider::Meta))
+        loaded.is_ok_and(|directory| directory.has_any_secrets())
     }
 
     /// Stops in order: readiness, listeners with their running requests, workers, backend. False if something took
@@ -162,6 +163,7 @@ async fn begin(
         };
         normalizer::start(config.normalizer(), deps, tasks, ports.bell.clone());
     }
+    let front = if opened.gateway.is_some() { config.front(tasks)? } else { Front::default() };
     let gateway = opened.gateway.as_ref().map(|ports| {
         let deps = ingress::Deps {
             bus: opened.bus.clone(),
@@ -169,7 +171,7 @@ async fn begin(
             directory: current.clone(),
             clock: clock.clone(),
         };
-        ingress::Gateway::start(config.ingress(), deps, tasks)
+        ingress::Gateway::start(ingress::Config { front, ..config.ingress() }, deps, tasks)
     });
     bus_probe(opened, gateway.clone(), jobs).watch(&readiness, tasks);
     for probe in std::mem::take(&mut opened.probes) {
@@ -181,7 +183,8 @@ async fn begin(
     if let Some(gateway) = gateway {
         let (routes, health) = (ingress::routes(gateway), health.clone());
         let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-        let serve = listeners.serve("public", config.listen.public, workers, move |app| {
+        let tls = config.tls().map(|files| Tls::start(files, tasks)).transpose().context("cannot use TLS")?;
+        let serve = listeners.serve("public", config.listen.public, workers, tls.as_deref(), move |app| {
             routes(app);
             health(app);
             app.default_service(web::to(ingress::not_found));
@@ -204,10 +207,10 @@ async fn begin(
             metrics: Some(metrics.clone()),
             readiness: readiness.clone(),
         });
-        addresses.api = Some(listeners.serve("API", config.listen.api, 1, routes)?);
+        addresses.api = Some(listeners.serve("API", config.listen.api, 1, None, routes)?);
     }
     let metrics = metrics_route(metrics);
-    addresses.admin = listeners.serve("admin", config.listen.admin, 1, move |app| {
+    addresses.admin = listeners.serve("admin", config.listen.admin, 1, None, move |app| {
         health(app);
         metrics(app);
     })?;

@@ -100,7 +100,7 @@ pub async fn serve(config: &Config, notes: &[String], jobs: Jobs) -> anyhow::Res
     for note in notes {
         tracing::warn!("{note}");
     }
-    if config.meta.has_outbound_settings() {
+    if config.has_outbound_settings() {
         tracing::warn!("settings for sending messages are understood, but this version does not send");
     }
     if config.mode == Mode::Production && jobs.has(Job::Gateway) && !config.listen.public.ip().is_loopback() {

@@ -465,6 +465,11 @@ impl OpenDirectory {
         self.apps.values().filter(move |app| app.default && app.provider == provider)
     }
 
+    /// Whether any app of any provider has a secret.
+    pub fn has_any_secrets(&self) -> bool {
+        Provider::ALL.into_iter().any(|provider| self.has_secrets(provider))
+    }
+
     /// Whether any app of the provider has a secret.
     pub fn has_secrets(&self, provider: Provider) -> bool {
         self.apps.values().any(|app| app.provider == provider && !app.signature_keys.is_empty())
@@ -474,7 +479,13 @@ impl OpenDirectory {
     ///
     /// A listed number decides; an unlisted number of a WABA whose numbers all belong to one tenant is that tenant's
     /// too; then the app's wildcard.
+    ///
+    /// An app that stands for an account signs for that account only.
     pub fn owner(&self, app: &AppId, number: Option<&str>, waba: Option<&str>, at: Timestamp) -> Owner {
+        let account = self.apps.get(app).and_then(|app| app.account.as_deref());
+        if account.is_some_and(|own| waba.is_some_and(|named| named != own)) {
+            return Owner::ForeignApp;
+        }
         if let Some(listed) = number.and_then(|id| NumberId::new(id).ok()).and_then(|id| self.numbers.get(&id)) {
             if listed.app != *app {
                 return Owner::ForeignApp;

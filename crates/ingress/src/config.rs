@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use common::update::Provider;
 use ports::admission::SenderLimit;
+
+use crate::front::Front;
 
 /// Limits and times of the gateway.
 #[derive(Clone, Debug)]
@@ -17,8 +20,8 @@ pub struct Config {
     pub global_limit_per_second: u32,
     /// Requests per second from one address, verified or not.
     pub per_ip_limit_per_second: u32,
-    /// New messages of one sender per window; what is over is parked.
-    pub sender_limit: SenderLimit,
+    /// New messages of one sender per window, for each provider; what is over is parked.
+    pub sender_limits: SenderLimits,
     /// Updates older than this are parked: Meta retries for 7 days.
     pub max_event_age: Duration,
     /// How long admission may take before the gateway goes on without it.
@@ -27,6 +30,40 @@ pub struct Config {
     pub record_interval: Duration,
     /// The most bytes of bodies held at once over all requests.
     pub max_buffered_bytes: usize,
+    /// What stands in front of the routes of earlier services, which are served under it too; empty for none.
+    pub prefix: String,
+    /// Where providers believe to send (`https://hooks.example.com`), unless their app says otherwise. Twilio signs it.
+    pub public_url: Option<String>,
+    /// Providers whose signatures are not asked for. Never in production.
+    pub unsigned: Vec<Provider>,
+    /// Who may come, and how.
+    pub front: Front,
+}
+
+/// What one sender may send, by provider.
+#[derive(Clone, Copy, Debug)]
+pub struct SenderLimits {
+    /// Of Meta's senders.
+    pub meta: SenderLimit,
+    /// Of Twilio's.
+    pub twilio: SenderLimit,
+    /// Of the generic provider's.
+    pub generic: SenderLimit,
+}
+
+impl SenderLimits {
+    /// The same for all.
+    pub const fn all(limit: SenderLimit) -> Self {
+        Self { meta: limit, twilio: limit, generic: limit }
+    }
+
+    pub(crate) const fn of(&self, provider: Provider) -> SenderLimit {
+        match provider {
+            Provider::Meta => self.meta,
+            Provider::Twilio => self.twilio,
+            Provider::Generic => self.generic,
+        }
+    }
 }
 
 impl Default for Config {
@@ -37,11 +74,15 @@ impl Default for Config {
             deadline: Duration::from_millis(1800),
             global_limit_per_second: 500,
             per_ip_limit_per_second: 50,
-            sender_limit: SenderLimit { max: 100, window: Duration::from_hours(1) },
+            sender_limits: SenderLimits::all(SenderLimit { max: 100, window: Duration::from_hours(1) }),
             max_event_age: Duration::from_hours(8 * 24),
             admission_budget: Duration::from_millis(20),
             record_interval: Duration::from_secs(1),
             max_buffered_bytes: 256 << 20,
+            prefix: "/api/v1/whatsapp-hardened".to_owned(),
+            public_url: None,
+            unsigned: Vec::new(),
+            front: Front::default(),
         }
     }
 }

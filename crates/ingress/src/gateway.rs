@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::directory::{MAX_DEFAULT_APPS, OpenApp, OpenDirectory};
+use common::directory::OpenDirectory;
 use common::envelope::{Disposition, Lane, ParkReason};
 use common::record::{Outcome, RecordedMessages, RequestRecord, SignatureStatus};
 use common::trace::TraceContext;
@@ -13,17 +13,18 @@ use common::update::Provider;
 use common::{AppId, Clock, RequestId, Timestamp};
 use ports::admission::{Admission, Candidate, Remembered, Verdict};
 use ports::event_bus::{EventBus, PublishError, Stream};
-use providers::meta::signature;
 use service::{Tasks, names};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::answer::Answer;
 use crate::breaker::Breaker;
 use crate::config::Config;
 use crate::limits::{Limits, RetryAfter};
 use crate::meters::Meters;
 use crate::plan::{self, Envelopes, Planned, Request};
 use crate::records::Records;
+use crate::verification::{Refused, Target, candidates, verify};
 
 /// Bodies over this size are planned and sealed beside the event loop, not on it.
 const LARGE_BODY: usize = 128 << 10;
@@ -35,6 +36,8 @@ const MAX_RECORDED_MESSAGES: usize = 2000;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// Seconds after which a refused webhook should be tried again.
 const RETRY_AFTER: u64 = 1;
+/// The word for a handshake with a wrong token: somebody typing, not an attack.
+pub(crate) const VERIFY_TOKEN: &str = "verify-token";
 
 /// What the gateway needs.
 #[derive(Clone)]
@@ -63,11 +66,15 @@ pub struct Gateway {
 /// A webhook as it came in, its body read.
 pub(crate) struct Incoming<'a> {
     pub(crate) request: RequestId,
+    /// The provider that the path is for; `None` if the signature decides.
+    pub(crate) provider: Option<Provider>,
     /// The app in the path, if there is one.
     pub(crate) app: Option<&'a str>,
     pub(crate) endpoint: &'static str,
-    /// Every signature header that was sent.
-    pub(crate) signatures: Vec<&'a [u8]>,
+    /// Every signature header that was sent, of any provider.
+    pub(crate) signatures: Vec<(Provider, &'a [u8])>,
+    pub(crate) content_type: Option<&'a str>,
+    pub(crate) target: Target<'a>,
     pub(crate) body: Bytes,
     pub(crate) source_ip: IpAddr,
     pub(crate) trace: TraceContext,
@@ -75,30 +82,11 @@ pub(crate) struct Incoming<'a> {
     pub(crate) read_at: Instant,
 }
 
-/// What is answered, and what the record says beside it.
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    /// A fixed word for machines; empty with 200.
-    pub(crate) code: &'static str,
-    pub(crate) retry_after: Option<u64>,
-}
-
-impl Answer {
-    const OK: Self = Self { status: 200, code: "", retry_after: None };
-
-    const fn refused(status: u16, code: &'static str) -> Self {
-        Self { status, code, retry_after: None }
-    }
-
-    const fn later(status: u16, code: &'static str, seconds: u64) -> Self {
-        Self { status, code, retry_after: Some(seconds) }
-    }
-}
-
 /// What is found out on the way, for the record.
 #[derive(Default)]
 struct Trail {
     signature: Option<SignatureStatus>,
+    provider: Option<Provider>,
     app: Option<AppId>,
     tenant: Option<common::TenantId>,
     event: Option<common::EventKey>,
@@ -173,12 +161,22 @@ impl Gateway {
     /// `None` before the first directory.
     pub(crate) fn accepts_verify_token(&self, app: Option<&str>, token: &str) -> Option<bool> {
         let directory = (self.deps.directory)()?;
-        Some(candidates(&directory, app).iter().fold(false, |found, app| app.accepts_verify_token(token) | found))
+        let mut apps = candidates(&directory, Provider::Meta, app);
+        Some(apps.by_ref().fold(false, |found, app| app.accepts_verify_token(token) | found))
     }
 
     /// Records a request that was answered before any body was looked at.
-    pub(crate) fn record_early(&self, request: RequestId, endpoint: &'static str, source_ip: IpAddr, answer: &Answer) {
-        let trail = Trail { signature: Some(SignatureStatus::Skipped), ..Trail::default() };
+    pub(crate) fn record_early(
+        &self,
+        request: RequestId,
+        provider: Provider,
+        endpoint: &'static str,
+        source_ip: IpAddr,
+        answer: &Answer,
+    ) {
+        let suspicious = answer.status == 403 && answer.code != VERIFY_TOKEN;
+        let signature = Some(SignatureStatus::Skipped);
+        let trail = Trail { signature, provider: Some(provider), suspicious, ..Trail::default() };
         self.record(request, endpoint, source_ip, Duration::ZERO, answer, trail);
     }
 
@@ -186,27 +184,35 @@ impl Gateway {
     pub(crate) fn admit_ip(&self, ip: IpAddr) -> Result<(), Answer> {
         self.limits
             .admit_ip(ip, self.deps.clock.monotonic())
-            .map_err(|RetryAfter(seconds)| Answer::later(429, "address-limit", seconds))
+            .map_err(|RetryAfter(seconds)| Answer::over(self.config.per_ip_limit_per_second, "address-limit", seconds))
     }
 
-    /// Handles a webhook whose body is complete.
-    pub(crate) async fn receive(&self, incoming: Incoming<'_>) -> Answer {
-        let mut trail = Trail::default();
+    /// Handles a webhook whose body is complete; the answer, and whose webhook it is.
+    pub(crate) async fn receive(&self, incoming: Incoming<'_>) -> (Answer, Provider) {
+        let mut trail = Trail { provider: incoming.provider, ..Trail::default() };
         let deadline = incoming.read_at + self.config.deadline;
         let (request, endpoint, source_ip) = (incoming.request, incoming.endpoint, incoming.source_ip);
         let read_at = incoming.read_at;
         let answer = self.decide(incoming, deadline, &mut trail).await;
+        let provider = trail.provider.unwrap_or(Provider::Meta);
         self.record(request, endpoint, source_ip, read_at.elapsed(), &answer, trail);
-        answer
+        (answer, provider)
     }
 
     async fn decide(&self, incoming: Incoming<'_>, deadline: Instant, trail: &mut Trail) -> Answer {
         let Some(directory) = (self.deps.directory)() else {
             return Answer::later(503, "not-ready", RETRY_AFTER);
         };
-        let app = match verify(&directory, &incoming, self.deps.clock.now()) {
-            Ok(app) => app.id.clone(),
-            Err(status) => {
+        let config = &self.config;
+        let verified =
+            verify(&directory, &incoming, &config.unsigned, config.public_url.as_deref(), self.deps.clock.now());
+        let verified = match verified {
+            Ok(verified) => verified,
+            Err(Refused::NotConfigured) => {
+                trail.signature = Some(SignatureStatus::Skipped);
+                return Answer::refused(404, "provider");
+            }
+            Err(Refused::Signature(status)) => {
                 trail.signature = Some(status);
                 trail.suspicious = incoming.signatures.len() > 1;
                 if let Some(suppressed) = self.limits.may_warn(self.deps.clock.monotonic()) {
@@ -221,29 +227,36 @@ impl Gateway {
                 return Answer::refused(403, "signature");
             }
         };
-        trail.signature = Some(SignatureStatus::Valid);
-        trail.app = Some(app.clone());
+        let provider = verified.provider;
+        trail.signature = Some(verified.signature);
+        trail.provider = Some(provider);
+        trail.app = Some(verified.app.id.clone());
         if let Err(RetryAfter(seconds)) = self.limits.admit_verified(self.deps.clock.monotonic()) {
-            return Answer::later(429, "global-limit", seconds);
+            return Answer::over(self.config.global_limit_per_second, "global-limit", seconds);
+        }
+        if provider == Provider::Generic
+            && let Err(problems) = providers::generic::message::validate(&incoming.body)
+        {
+            return Answer::invalid(problems);
         }
         if !self.deps.bus.is_connected() || !self.breaker.lets_through(self.deps.clock.monotonic()) {
             return Answer::later(503, "bus", RETRY_AFTER);
         }
         let request = Request {
             id: incoming.request,
-            provider: Provider::Meta,
-            app,
+            provider,
+            app: verified.app.id.clone(),
             source_ip: incoming.source_ip,
             received_at: received_at(&*self.deps.clock, incoming.read_at),
             trace: incoming.trace,
         };
-        let began = self.deps.clock.monotonic();
+        let (began, asked_at) = (self.deps.clock.monotonic(), Instant::now());
         let stored = self.store(&directory, request, incoming.body, trail);
         if let Ok(answer) = tokio::time::timeout_at(deadline, stored).await {
             return answer;
         }
         let now = self.deps.clock.monotonic();
-        if now.saturating_sub(began) * 2 >= self.config.deadline {
+        if asked_at.elapsed() * 2 >= self.config.deadline {
             self.breaker.timed_out(now, began);
         } else {
             // This process stood still; the bus was hardly asked.
@@ -263,7 +276,7 @@ impl Gateway {
             Err(plan::Incomplete) => return Answer::later(503, "not-ready", RETRY_AFTER),
         };
         note(request.id, &planned, trail);
-        let verdicts = self.admit(planned.candidates()).await;
+        let verdicts = self.admit(request.provider, planned.candidates()).await;
         note_messages(planned.messages(), &verdicts, trail);
         if is_known(planned.count(), &verdicts) {
             trail.duplicate = true;
@@ -296,9 +309,9 @@ impl Gateway {
         let Ok(Some((noted, candidates, messages))) = looked else {
             return Answer::later(503, "not-ready", RETRY_AFTER);
         };
-        *trail = Trail { signature: trail.signature, app: trail.app.take(), ..noted };
+        *trail = Trail { signature: trail.signature, provider: trail.provider, app: trail.app.take(), ..noted };
         let count = candidates.len();
-        let verdicts = self.admit(candidates).await;
+        let verdicts = self.admit(request.provider, candidates).await;
         note_messages(messages.iter().map(|(index, tenant, key)| (*index, tenant, *key)), &verdicts, trail);
         if is_known(count, &verdicts) {
             trail.duplicate = true;
@@ -316,11 +329,11 @@ impl Gateway {
     }
 
     /// Asks admission within its budget; without an answer everything is new.
-    async fn admit(&self, candidates: Vec<Candidate>) -> Vec<Verdict> {
+    async fn admit(&self, provider: Provider, candidates: Vec<Candidate>) -> Vec<Verdict> {
         if candidates.is_empty() {
             return Vec::new();
         }
-        let asked = self.deps.admission.admit(&candidates, self.config.sender_limit);
+        let asked = self.deps.admission.admit(&candidates, self.config.sender_limits.of(provider));
         let verdicts = match tokio::time::timeout(self.config.admission_budget, asked).await {
             Ok(Ok(verdicts)) if verdicts.len() == candidates.len() => verdicts,
             _ => {
@@ -408,7 +421,7 @@ impl Gateway {
             request,
             received_at: received_at(&*self.deps.clock, Instant::now() - took),
             source_ip,
-            provider: Provider::Meta,
+            provider: trail.provider.unwrap_or(Provider::Meta),
             endpoint: endpoint.to_owned(),
             app: trail.app,
             tenant: trail.tenant,
@@ -425,31 +438,6 @@ impl Gateway {
             messages: trail.messages,
         });
     }
-}
-
-/// The apps whose secrets count for a request.
-fn candidates<'d>(directory: &'d OpenDirectory, app: Option<&str>) -> Vec<&'d OpenApp> {
-    match app {
-        Some(id) => directory.app(id).into_iter().filter(|app| app.provider == Provider::Meta).collect(),
-        None => directory.default_apps(Provider::Meta).take(MAX_DEFAULT_APPS).collect(),
-    }
-}
-
-/// Finds the app that signed the body.
-fn verify<'d>(
-    directory: &'d OpenDirectory,
-    incoming: &Incoming<'_>,
-    at: Timestamp,
-) -> Result<&'d OpenApp, SignatureStatus> {
-    let header = match incoming.signatures[..] {
-        [] => return Err(SignatureStatus::Missing),
-        [one] => one,
-        _ => return Err(SignatureStatus::Malformed),
-    };
-    let tag = signature::parse(header).map_err(|_| SignatureStatus::Malformed)?;
-    let apps = candidates(directory, incoming.app);
-    let keys = apps.iter().flat_map(|app| app.signature_keys(at).map(move |key| (*app, key)));
-    signature::signed_by(&tag, &incoming.body, keys).ok_or(SignatureStatus::Invalid)
 }
 
 /// The wall-clock time of a moment a little while ago.

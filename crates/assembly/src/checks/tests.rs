@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use common::TenantId;
 use common::directory::{App, Entry, Tenant};
+use common::update::Provider;
 
 use super::*;
 use crate::config::{self, Purpose};

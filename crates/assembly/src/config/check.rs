@@ -9,6 +9,9 @@ use crate::jobs::{Job, Jobs};
 /// The shortest admin token that production accepts, in characters.
 const MIN_ADMIN_TOKEN: usize = 16;
 
+/// The shortest secret of the generic provider that production accepts, in bytes.
+const MIN_GENERIC_SECRET: usize = 32;
+
 /// Problems as they are found.
 struct Found<'p>(&'p mut Vec<Problem>);
 
@@ -33,11 +36,64 @@ pub(super) fn check(config: &Config, purpose: Purpose, problems: &mut Vec<Proble
             "app_secret (WHATSAPP_APP_SECRET) and verify_token (WHATSAPP_VERIFY_TOKEN) are set together or not at all",
         );
     }
+    public(config, purpose, &mut found);
     match config.backend.kind {
         BackendKind::Embedded => embedded(config, purpose, &mut found),
         BackendKind::Distributed => distributed(config, purpose, &mut found),
     }
     api(config, &mut found);
+}
+
+/// What concerns the listener that the whole internet may reach.
+fn public(config: &Config, purpose: Purpose, found: &mut Found<'_>) {
+    let (tls, section) = (&config.listen.tls, &config.ingress);
+    let is_set = |path: &std::path::Path| !path.as_os_str().is_empty();
+    if is_set(&tls.certificate) != is_set(&tls.key) {
+        found.add("listen.tls", "certificate and key are set together or not at all");
+    }
+    if is_set(&tls.client_ca) && !is_set(&tls.certificate) {
+        found.add("listen.tls.client_ca", "needs a certificate and a key of the listener");
+    }
+    let has_header = !section.client_name_header.trim().is_empty();
+    if !tls.client_names.trim().is_empty() && !is_set(&tls.client_ca) && !has_header {
+        found.add("listen.tls.client_names", "needs listen.tls.client_ca or ingress.client_name_header");
+    }
+    if has_header && (tls.client_names.trim().is_empty() || section.trusted_proxies.trim().is_empty()) {
+        found.add("ingress.client_name_header", "needs listen.tls.client_names and ingress.trusted_proxies");
+    }
+    if let Err(error) = section.trusted_proxies.parse::<service::networks::Networks>() {
+        found.add("ingress.trusted_proxies", &error.to_string());
+    }
+    if !section.prefix.is_empty() && !(section.prefix.starts_with('/') && section.prefix.len() > 1) {
+        found.add("ingress.prefix", "must begin with / or be empty");
+    }
+    if !section.public_url.is_empty() && !has_scheme(&section.public_url, &["https", "http"]) {
+        found.add("ingress.public_url", "must begin with https://");
+    }
+    let takes_webhooks = matches!(purpose, Purpose::Run(jobs) if jobs.has(Job::Gateway));
+    if config.mode == Mode::Production
+        && takes_webhooks
+        && !config.listen.public.ip().is_loopback()
+        && !is_set(&tls.certificate)
+        && section.trusted_proxies.trim().is_empty()
+    {
+        found.add(
+            "listen.public",
+            "is open to others without TLS: set listen.tls.certificate and key, or name the proxies that end TLS in \
+             ingress.trusted_proxies",
+        );
+    }
+    if config.mode == Mode::Production {
+        if config.twilio.unsafe_skip_validation {
+            found.add("twilio.unsafe_skip_validation", "is refused in production");
+        }
+        let secrets = [("generic.secret", &config.generic.secret), ("generic.secret_2", &config.generic.secret_2)];
+        for (key, secret) in secrets {
+            if (1..MIN_GENERIC_SECRET).contains(&secret.expose_secret().len()) {
+                found.add(key, "must have at least 32 bytes in production; `wharf secret new` prints 64 characters");
+            }
+        }
+    }
 }
 
 fn numbers(config: &Config, found: &mut Found<'_>) {

@@ -11,7 +11,7 @@ use super::Purpose;
 use crate::jobs::{Job, Jobs};
 
 /// Names and the keys they stand for.
-const SOURCE_NAMES: [(&str, &str); 15] = [
+const SOURCE_NAMES: [(&str, &str); 20] = [
     ("WHARF_MODE", "mode"),
     ("WHARF_DATA_DIR", "data_dir"),
     ("WHARF_ADMIN_TOKEN", "api.admin_token"),
@@ -25,15 +25,17 @@ const SOURCE_NAMES: [(&str, &str); 15] = [
     ("WHATSAPP_ACCESS_TOKEN", "meta.access_token"),
     ("WHATSAPP_TOKEN", "meta.access_token"),
     ("WHATSAPP_PHONE_NUMBER_ID", "meta.phone_number_id"),
+    ("TWILIO_ACCOUNT_SID", "twilio.account_sid"),
+    ("TWILIO_AUTH_TOKEN", "twilio.auth_token"),
+    ("TWILIO_WHATSAPP_NUMBER", "twilio.number"),
+    ("TWILIO_SKIP_VALIDATION", "twilio.unsafe_skip_validation"),
+    ("WEBHOOK_SECRET", "generic.secret"),
     ("WEBHOOK_RATE_LIMIT_MAX", "ingress.sender_limit_max"),
     ("WEBHOOK_RATE_LIMIT_WINDOW", "ingress.sender_limit_window_minutes"),
 ];
 
 /// Names that begin like ours and have no section.
 const FIXED: [&str; 4] = ["WHARF_MODE", "WHARF_DATA_DIR", "WHARF_ADMIN_TOKEN", "WHARF_CONFIG"];
-
-/// Names of providers that this version does not have.
-const NOT_YET: [&str; 4] = ["TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_WHATSAPP_NUMBER", "WEBHOOK_SECRET"];
 
 /// Lays the names over what there is; flags and `WHARF__…` come after and win. Returns what is worth knowing.
 pub(super) fn lay(layers: &mut Layers, environment: &BTreeMap<String, String>, purpose: Purpose) -> Vec<String> {
@@ -78,10 +80,9 @@ pub(super) fn lay(layers: &mut Layers, environment: &BTreeMap<String, String>, p
         }
     }
     let mut notes = Vec::new();
-    let unused = NOT_YET.into_iter().filter(|name| get(name).is_some());
-    notes.extend(unused.map(|name| format!("{name} is set, but this version has no provider that uses it")));
     if purpose == Purpose::Run(Jobs::Only(Job::Gateway)) {
-        let elsewhere = ["WHATSAPP_APP_SECRET", "META_APP_SECRET", "WHATSAPP_VERIFY_TOKEN"];
+        let elsewhere =
+            ["WHATSAPP_APP_SECRET", "META_APP_SECRET", "WHATSAPP_VERIFY_TOKEN", "TWILIO_AUTH_TOKEN", "WEBHOOK_SECRET"];
         let unread = elsewhere.into_iter().filter(|name| get(name).is_some());
         notes
             .extend(unread.map(|name| {

@@ -34,7 +34,7 @@ fn the_sources_names_are_understood() {
     .config
     .unwrap();
     assert_eq!(config.meta.secrets(), ["one", "two"]);
-    assert_eq!(config.ingress().sender_limit, SenderLimit { max: 7, window: Duration::from_mins(2) });
+    assert_eq!(config.ingress().sender_limits.meta, SenderLimit { max: 7, window: Duration::from_mins(2) });
     assert_eq!(config.listen.public.port(), 9000);
     assert_eq!((config.log_level(), config.log_format()), ("warn", Some(LogFormat::Json)));
     assert_eq!(config.data_file().unwrap(), PathBuf::from("./data/messages.db"));
@@ -46,7 +46,7 @@ fn the_sources_names_are_understood() {
 fn our_names_win_over_the_sources() {
     let config =
         load_env(&[("WEBHOOK_RATE_LIMIT_MAX", "7"), ("WHARF__INGRESS__SENDER_LIMIT_MAX", "8")]).config.unwrap();
-    assert_eq!(config.ingress().sender_limit.max, 8);
+    assert_eq!(config.ingress().sender_limits.twilio.max, 8);
 }
 
 #[test]
@@ -86,8 +86,54 @@ fn secrets_do_not_print() {
 }
 
 #[test]
-fn a_provider_that_is_still_to_come_is_said_so() {
-    assert_eq!(load_env(&[("TWILIO_AUTH_TOKEN", "x")]).notes.len(), 1);
+fn each_provider_has_an_app_once_it_has_a_secret() {
+    let config = load_env(&[
+        ("TWILIO_AUTH_TOKEN", "t"),
+        ("TWILIO_ACCOUNT_SID", "AC1"),
+        ("WEBHOOK_SECRET", "0123456789abcdef0123456789abcdef"),
+        ("WHARF__GENERIC__SECRET_2", "0123456789abcdef0123456789abcdee"),
+    ]);
+    let config = config.config.unwrap();
+    let apps = config.apps();
+    let told: Vec<_> = apps.iter().map(|app| (app.id, app.secrets.len(), app.account)).collect();
+    assert_eq!(told, [("twilio", 1, Some("AC1")), ("generic", 2, None)]);
+    assert!(load_env(&[]).config.unwrap().apps().is_empty());
+}
+
+#[test]
+fn production_is_not_open_to_others_without_tls() {
+    let open = ("HOST", "0.0.0.0");
+    assert!(problems(&[open])[0].contains("without TLS"));
+    for mended in [
+        vec![("WHARF__INGRESS__TRUSTED_PROXIES", "10.0.0.0/8")],
+        vec![("WHARF__LISTEN__TLS__CERTIFICATE", "cert.pem"), ("WHARF__LISTEN__TLS__KEY", "key.pem")],
+        vec![("WHARF_MODE", "development")],
+    ] {
+        assert_eq!(problems(&[&[open], &mended[..]].concat()), [""; 0], "{mended:?}");
+    }
+}
+
+#[test]
+fn what_weakens_signatures_is_refused_in_production() {
+    let found = problems(&[("WHARF__TWILIO__UNSAFE_SKIP_VALIDATION", "true"), ("WEBHOOK_SECRET", "short")]);
+    assert_eq!(found.len(), 2, "{found:?}");
+    let development = ("WHARF_MODE", "development");
+    assert_eq!(problems(&[development, ("TWILIO_SKIP_VALIDATION", "true"), ("WEBHOOK_SECRET", "short")]), [""; 0]);
+}
+
+#[test]
+fn settings_of_the_public_listener_belong_together() {
+    for (name, value) in [
+        ("WHARF__LISTEN__TLS__CERTIFICATE", "cert.pem"),
+        ("WHARF__LISTEN__TLS__CLIENT_CA", "ca.pem"),
+        ("WHARF__LISTEN__TLS__CLIENT_NAMES", "client.example.com"),
+        ("WHARF__INGRESS__CLIENT_NAME_HEADER", "x-client"),
+        ("WHARF__INGRESS__TRUSTED_PROXIES", "10.0.0.0/80"),
+        ("WHARF__INGRESS__PREFIX", "api"),
+        ("WHARF__INGRESS__PUBLIC_URL", "hooks.example.com"),
+    ] {
+        assert_eq!(problems(&[(name, value)]).len(), 1, "{name}");
+    }
 }
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
