@@ -201,7 +201,8 @@ pub(crate) async fn guard(
 }
 
 fn action(state: &State, request: &ServiceRequest, caller: &Caller, source_ip: IpAddr, pattern: &str) -> Action {
-    let of_path = |name: &str| request.match_info().get(name).filter(|text| is_recordable(text));
+    // Before the handler is found the framework does not know them.
+    let of_path = |name: &str| parameter(pattern, request.path(), name).filter(|text| is_recordable(text));
     let (tenant, target) = (of_path("tenant"), of_path("id").or(of_path("number")));
     Action {
         id: Uuid::now_v7(),
@@ -214,6 +215,13 @@ fn action(state: &State, request: &ServiceRequest, caller: &Caller, source_ip: I
         source_ip,
         status: None,
     }
+}
+
+/// The part of a path that stands where its pattern has `{name}`.
+fn parameter<'p>(pattern: &str, path: &'p str, name: &str) -> Option<&'p str> {
+    let mut both = pattern.split('/').zip(path.split('/'));
+    let found = both.find(|(part, _)| part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) == Some(name));
+    found.map(|(_, text)| text)
 }
 
 /// Ids are short and plain; anything else is not written down.

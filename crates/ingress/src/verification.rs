@@ -73,10 +73,9 @@ pub(crate) fn verify<'d>(
         return Err(Refused::NotConfigured);
     }
     let header = match incoming.signatures[..] {
-        [] => None,
         [(kind, value)] if incoming.provider.is_none_or(|provider| provider == kind) => Some((kind, value)),
         // One of another provider's is none of this one's.
-        [_] => None,
+        [] | [_] => None,
         _ => return Err(Refused::Signature(SignatureStatus::Malformed)),
     };
     let provider = header.map(|(kind, _)| kind).or(incoming.provider).or_else(|| guess(incoming, skipped));

@@ -8,4 +8,5 @@ mod access;
 mod directory;
 mod events;
 mod messages;
+mod tenants;
 mod world;
