@@ -8,7 +8,7 @@ use assembly::config::{DEFAULTS, Flag, Purpose};
 use assembly::program::{self, ConfigArgs};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{demo, doctor, simulate, tenants};
+use crate::{apps, demo, doctor, simulate, tenants, tokens};
 
 /// Wharf: WhatsApp webhooks, verified, durable, ordered.
 ///
@@ -33,9 +33,14 @@ enum Command {
     /// Stand in for Meta
     #[command(subcommand)]
     Simulate(SimulateCommand),
-    /// Tenants, apps and numbers of a running Wharf
-    #[command(subcommand)]
-    Tenants(TenantsCommand),
+    /// Tenants and their numbers, in a running Wharf
+    Tenants(tenants::TenantsArgs),
+    /// Apps and their secrets, in a running Wharf
+    Apps(apps::AppsArgs),
+    /// Tokens of the API of a running Wharf
+    Tokens(tokens::TokensArgs),
+    /// What was done through the API of a running Wharf, and by whom
+    Actions(tokens::ActionsArgs),
     /// Create or update the databases, or the tables and streams on the servers of the distributed backend
     Migrate(ConfigArgs),
     /// Check everything an installation needs: configuration, keys, backend, secrets, the subscription at Meta
@@ -55,12 +60,6 @@ enum Command {
 enum SimulateCommand {
     /// Send signed webhooks to a URL, with Meta's retries
     Send(simulate::SendArgs),
-}
-
-#[derive(Debug, Subcommand)]
-enum TenantsCommand {
-    /// Register tenants, apps with their secrets, and numbers from a TOML or JSON file
-    Import(tenants::ImportArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -119,7 +118,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Demo(args) => demo::run(args).await,
         Command::Simulate(SimulateCommand::Send(args)) => simulate::run(args).await,
-        Command::Tenants(TenantsCommand::Import(args)) => tenants::import(args).await,
+        Command::Tenants(args) => tenants::run(args).await,
+        Command::Apps(args) => apps::run(args).await,
+        Command::Tokens(args) => tokens::run(args).await,
+        Command::Actions(args) => tokens::actions(args).await,
         Command::Migrate(args) => match program::load(args.config.as_deref(), &args.flags(), Purpose::Migrate) {
             Ok((config, _)) => {
                 for line in assembly::migrate(&config).await? {
@@ -129,7 +131,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             }
             Err(code) => Ok(code),
         },
-        Command::Doctor(args) => Ok(doctor::run(&args).await),
+        Command::Doctor(args) => Ok(Box::pin(doctor::run(&args)).await),
         Command::Config(ConfigCommand::Check(args)) => match check(&args) {
             Ok((_, notes)) => {
                 for note in notes {

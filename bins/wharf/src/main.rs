@@ -1,12 +1,15 @@
 //! `wharf`: every job in one process, and the command line.
 
+mod apps;
 mod cli;
 mod demo;
 mod doctor;
 mod progress;
+mod remote;
 mod simulate;
 mod subscription;
 mod tenants;
+mod tokens;
 
 use std::process::ExitCode;
 

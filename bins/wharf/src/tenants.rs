@@ -1,66 +1,165 @@
-//! `wharf tenants import`: registers tenants, apps and numbers through the API of a running Wharf.
+//! `wharf tenants`: who there is, and what becomes of their webhooks.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, Subcommand};
+use reqwest::Method;
+use serde_json::{Value, json};
 
-/// Flags of `wharf tenants import`.
+use crate::remote::{Remote, part, table, text};
+
 #[derive(Debug, Args)]
-pub(crate) struct ImportArgs {
-    /// A TOML or JSON file with tenants, apps and numbers
-    file: PathBuf,
-    /// The API of the running Wharf
-    #[arg(long, default_value = "http://127.0.0.1:8081")]
-    api_url: String,
-    /// The API's token; without it the file admin.token in the data folder is read
-    #[arg(long, env = "WHARF_ADMIN_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-    /// The data folder of the running Wharf, for its token
-    #[arg(long, env = "WHARF_DATA_DIR", default_value = "wharf-data")]
-    data_dir: PathBuf,
+pub(crate) struct TenantsArgs {
+    #[command(flatten)]
+    remote: Remote,
+    #[command(subcommand)]
+    command: TenantsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum TenantsCommand {
+    /// List tenants, or find the one of a number or a WABA
+    List {
+        /// Only the one that has this WABA
+        #[arg(long)]
+        waba: Option<String>,
+        /// Only the one that has this number
+        #[arg(long)]
+        number: Option<String>,
+        /// Only those that are active, paused, suspended or offboarded
+        #[arg(long)]
+        status: Option<String>,
+    },
+    /// Show a tenant with its numbers
+    Show { tenant: String },
+    /// Register a tenant
+    Create {
+        /// 1 to 48 of a-z, 0-9 and -
+        tenant: String,
+        /// Its name, for people
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Hold back what arrives for a tenant, sealed, until it is resumed
+    Pause { tenant: String },
+    /// The same, by decision of the operator
+    Suspend { tenant: String },
+    /// Hand out again what arrives, and what was held back
+    Resume { tenant: String },
+    /// Give a tenant a number, also from another tenant
+    Assign {
+        tenant: String,
+        /// Meta's phone number id, or the number itself (+15551230000) with Twilio and the generic provider
+        number: String,
+        /// The app it is registered under
+        #[arg(long, default_value = "default")]
+        app: String,
+        /// Its WhatsApp business account
+        #[arg(long)]
+        waba: Option<String>,
+        /// The first moment, RFC 3339; without it always if nobody had it before, else now
+        #[arg(long)]
+        valid_from: Option<String>,
+    },
+    /// Take a number from a tenant; what comes for it from now on is parked
+    Release { tenant: String, number: String },
+    /// End a tenant: it loses its numbers and its tokens. What is stored stays until its retention ends
+    Offboard {
+        tenant: String,
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Register tenants, apps with their secrets, and numbers from a TOML or JSON file
+    Import {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 /// The command.
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line speaks to a person")]
-pub(crate) async fn import(args: ImportArgs) -> anyhow::Result<ExitCode> {
-    let name = args.file.display();
-    let text = std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {name}"))?;
-    let import: api::Import = if args.file.extension().is_some_and(|extension| extension == "json") {
-        serde_json::from_str(&text).with_context(|| format!("{name} is not an import file"))?
-    } else {
-        toml::from_str(&text).with_context(|| format!("{name} is not an import file"))?
+pub(crate) async fn run(args: TenantsArgs) -> anyhow::Result<ExitCode> {
+    let remote = args.remote;
+    let of = |tenant: &str| format!("/api/tenants/{}", part(tenant));
+    let status = async |tenant: String, status: &str| {
+        remote.run(Method::PUT, &of(&tenant), Some(json!({ "status": status })), shown).await
     };
-    let token = if let Some(token) = args.token.filter(|token| !token.is_empty()) {
-        token
+    match args.command {
+        TenantsCommand::List { waba, number, status } => {
+            let filters = [("waba", waba), ("number", number), ("status", status)];
+            let given = filters.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", part(&value?))));
+            let query = given.chain(["limit=1000".to_owned()]).collect::<Vec<_>>().join("&");
+            remote.run(Method::GET, &format!("/api/tenants?{query}"), None, listed).await
+        }
+        TenantsCommand::Show { tenant } => remote.run(Method::GET, &of(&tenant), None, shown).await,
+        TenantsCommand::Create { tenant, name } => {
+            let body = json!({ "id": tenant, "name": name });
+            remote.run(Method::POST, "/api/tenants", Some(body), shown).await
+        }
+        TenantsCommand::Pause { tenant } => status(tenant, "paused").await,
+        TenantsCommand::Suspend { tenant } => status(tenant, "suspended").await,
+        TenantsCommand::Resume { tenant } => status(tenant, "active").await,
+        TenantsCommand::Assign { tenant, number, app, waba, valid_from } => {
+            let body = json!({ "app": app, "waba_id": waba, "valid_from": valid_from });
+            let path = format!("{}/numbers/{}", of(&tenant), part(&number));
+            remote.run(Method::PUT, &path, Some(body), shown).await
+        }
+        TenantsCommand::Release { tenant, number } => {
+            let path = format!("{}/numbers/{}", of(&tenant), part(&number));
+            remote.run(Method::DELETE, &path, None, shown).await
+        }
+        TenantsCommand::Offboard { tenant, yes } => {
+            anyhow::ensure!(yes, "this takes its numbers and tokens and cannot be undone; say --yes if it is meant");
+            let shown = |answer: &Value| {
+                let (numbers, tokens) = (text(&answer["numbers_released"]), text(&answer["tokens_revoked"]));
+                format!("{} has left: {numbers} numbers released, {tokens} tokens revoked", text(&answer["id"]))
+            };
+            remote.run(Method::DELETE, &of(&tenant), None, shown).await
+        }
+        TenantsCommand::Import { file } => import(&remote, file).await,
+    }
+}
+
+async fn import(remote: &Remote, file: PathBuf) -> anyhow::Result<ExitCode> {
+    let name = file.display();
+    let content = std::fs::read_to_string(&file).with_context(|| format!("cannot read {name}"))?;
+    let import: api::Import = if file.extension().is_some_and(|extension| extension == "json") {
+        serde_json::from_str(&content).with_context(|| format!("{name} is not an import file"))?
     } else {
-        let path = args.data_dir.join("admin.token");
-        let read = std::fs::read_to_string(&path);
-        read.with_context(|| format!("no --token, and {} cannot be read", path.display()))?.trim().to_owned()
+        toml::from_str(&content).with_context(|| format!("{name} is not an import file"))?
     };
-    let client = reqwest::Client::builder().build().context("cannot make an HTTP client")?;
-    let url = format!("{}/v1/directory/import", args.api_url.trim_end_matches('/'));
-    let response = client
-        .post(&url)
-        .bearer_auth(token)
-        .json(&import)
-        .send()
-        .await
-        .with_context(|| format!("cannot reach {url}; is `wharf up` running?"))?;
-    let status = response.status();
-    let body: serde_json::Value = response.json().await.unwrap_or_default();
-    if status.is_success() {
-        println!("{} entries changed (revision {})", body["changed"], body["revision"]);
-        return Ok(ExitCode::SUCCESS);
+    let shown = |answer: &Value| {
+        format!("{} entries changed (revision {})", text(&answer["changed"]), text(&answer["revision"]))
+    };
+    remote.run(Method::POST, "/v1/directory/import", Some(serde_json::to_value(import)?), shown).await
+}
+
+fn listed(answer: &Value) -> String {
+    let row = |tenant: &Value| {
+        let numbers = tenant["numbers"].as_array().map_or(0, Vec::len);
+        vec![text(&tenant["id"]), text(&tenant["status"]), numbers.to_string(), text(&tenant["name"])]
+    };
+    let rows: Vec<_> = answer["data"].as_array().into_iter().flatten().map(row).collect();
+    let mut shown = table(&["TENANT", "STATUS", "NUMBERS", "NAME"], &rows);
+    if !answer["next"].is_null() {
+        shown.push_str("\n… and more; narrow the list");
     }
-    eprintln!("error: refused with {status}");
-    for problem in body["errors"].as_array().into_iter().flatten() {
-        let text = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
-        eprintln!("  {}: {}", text("field"), text("message"));
-    }
-    if body["errors"].is_null() {
-        eprintln!("  {}", body["detail"].as_str().or(body["title"].as_str()).unwrap_or("no explanation"));
-    }
-    Ok(ExitCode::FAILURE)
+    shown
+}
+
+fn shown(tenant: &Value) -> String {
+    let row = |number: &Value| {
+        let id = number["phone_number_id"].as_str().unwrap_or("all others of the app");
+        vec![id.to_owned(), text(&number["waba_id"]), text(&number["app"]), text(&number["valid_from"])]
+    };
+    let rows: Vec<_> = tenant["numbers"].as_array().into_iter().flatten().map(row).collect();
+    format!(
+        "{}  {}  {}\nnumbers:\n{}",
+        text(&tenant["id"]),
+        text(&tenant["status"]),
+        text(&tenant["name"]),
+        table(&["NUMBER", "WABA", "APP", "SINCE"], &rows)
+    )
 }

@@ -64,7 +64,7 @@ fn public(config: &Config, purpose: Purpose, found: &mut Found<'_>) {
     if let Err(error) = section.trusted_proxies.parse::<service::networks::Networks>() {
         found.add("ingress.trusted_proxies", &error.to_string());
     }
-    if !section.prefix.is_empty() && !(section.prefix.starts_with('/') && section.prefix.len() > 1) {
+    if !section.prefix.is_empty() && (section.prefix == "/" || !section.prefix.starts_with('/')) {
         found.add("ingress.prefix", "must begin with / or be empty");
     }
     if !section.public_url.is_empty() && !has_scheme(&section.public_url, &["https", "http"]) {

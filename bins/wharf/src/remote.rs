@@ -1,0 +1,164 @@
+//! The API of a running Wharf, as the commands of operators speak to it.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use reqwest::Method;
+use serde_json::Value;
+
+/// Where the API is, and with what to come.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Remote {
+    /// The API of the running Wharf
+    #[arg(long, global = true, default_value = "http://127.0.0.1:8081", value_name = "URL")]
+    api_url: String,
+    /// The API's token; without it the file admin.token in the data folder is read
+    #[arg(long, global = true, env = "WHARF_ADMIN_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// The data folder of the running Wharf, for its token
+    #[arg(long, global = true, env = "WHARF_DATA_DIR", default_value = "wharf-data", value_name = "FOLDER")]
+    data_dir: PathBuf,
+    /// Print the API's answer as JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+/// An answer that is none of success.
+#[derive(Debug)]
+pub(crate) struct Refused(Value, reqwest::StatusCode);
+
+impl Remote {
+    fn token(&self) -> anyhow::Result<String> {
+        if let Some(token) = self.token.as_ref().filter(|token| !token.is_empty()) {
+            return Ok(token.clone());
+        }
+        let path = self.data_dir.join("admin.token");
+        let read = std::fs::read_to_string(&path);
+        Ok(read.with_context(|| format!("no --token, and {} cannot be read", path.display()))?.trim().to_owned())
+    }
+
+    /// Asks; the answer's JSON (null if it is empty), or why it was refused.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Result<Value, Refused>> {
+        let client = reqwest::Client::builder().build().context("cannot make an HTTP client")?;
+        let url = format!("{}{path}", self.api_url.trim_end_matches('/'));
+        let mut request = client.request(method, &url).bearer_auth(self.token()?);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.with_context(|| {
+            format!("cannot reach the API at {}; is `wharf up` running? (--api-url names another)", self.api_url)
+        })?;
+        let status = response.status();
+        let answer: Value = response.json().await.unwrap_or_default();
+        Ok(if status.is_success() { Ok(answer) } else { Err(Refused(answer, status)) })
+    }
+
+    /// Asks, and shows the answer with `show`, or as JSON if that is wanted.
+    pub(crate) async fn run(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        show: impl FnOnce(&Value) -> String,
+    ) -> anyhow::Result<ExitCode> {
+        match self.ask(method, path, body.as_ref()).await? {
+            Ok(answer) => {
+                self.print(&answer, show);
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(refused) => Ok(refused.report()),
+        }
+    }
+
+    #[expect(clippy::print_stdout, reason = "the command line speaks to a person")]
+    fn print(&self, answer: &Value, show: impl FnOnce(&Value) -> String) {
+        if self.json {
+            println!("{answer:#}");
+        } else {
+            println!("{}", show(answer).trim_end());
+        }
+    }
+}
+
+impl Refused {
+    /// Says what was wrong.
+    #[expect(clippy::print_stderr, reason = "the command line speaks to a person")]
+    pub(crate) fn report(&self) -> ExitCode {
+        let Self(body, status) = self;
+        eprintln!("error: refused with {status}");
+        for problem in body["errors"].as_array().into_iter().flatten() {
+            eprintln!("  {}: {}", text(&problem["field"]), text(&problem["message"]));
+        }
+        if body["errors"].is_null() {
+            let said = body["detail"].as_str().or(body["title"].as_str());
+            eprintln!("  {}", said.unwrap_or("no explanation"));
+        }
+        ExitCode::FAILURE
+    }
+}
+
+/// A value as a person reads it.
+pub(crate) fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "–".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Rows under a head, in columns as wide as they must be.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    if rows.is_empty() {
+        return "none".to_owned();
+    }
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([head[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let body = rows.iter().map(|row| line(&mut row.iter().map(String::as_str)));
+    std::iter::once(line(&mut head.iter().copied())).chain(body).collect::<Vec<_>>().join("\n")
+}
+
+/// One part of a path, from what a person typed.
+pub(crate) fn part(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~+:".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [vec!["a".to_owned(), "long cell".to_owned()], vec!["bbb".to_owned(), "c".to_owned()]];
+        assert_eq!(table(&["id", "name"], &rows), "id   name\na    long cell\nbbb  c");
+        assert_eq!(table(&["id"], &[]), "none");
+    }
+
+    #[test]
+    fn what_a_person_types_stays_one_part_of_the_path() {
+        assert_eq!(part("acme-1"), "acme-1");
+        assert_eq!(part("../x?y"), "..%2Fx%3Fy");
+    }
+}
