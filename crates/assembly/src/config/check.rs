@@ -37,6 +37,7 @@ pub(super) fn check(config: &Config, purpose: Purpose, problems: &mut Vec<Proble
         );
     }
     public(config, purpose, &mut found);
+    signatures(config, &mut found);
     match config.backend.kind {
         BackendKind::Embedded => embedded(config, purpose, &mut found),
         BackendKind::Distributed => distributed(config, purpose, &mut found),
@@ -46,6 +47,9 @@ pub(super) fn check(config: &Config, purpose: Purpose, problems: &mut Vec<Proble
 
 /// What concerns the listener that the whole internet may reach.
 fn public(config: &Config, purpose: Purpose, found: &mut Found<'_>) {
+    if !matches!(purpose, Purpose::Run(jobs) if jobs.has(Job::Gateway)) {
+        return;
+    }
     let (tls, section) = (&config.listen.tls, &config.ingress);
     let is_set = |path: &std::path::Path| !path.as_os_str().is_empty();
     if is_set(&tls.certificate) != is_set(&tls.key) {
@@ -70,9 +74,7 @@ fn public(config: &Config, purpose: Purpose, found: &mut Found<'_>) {
     if !section.public_url.is_empty() && !has_scheme(&section.public_url, &["https", "http"]) {
         found.add("ingress.public_url", "must begin with https://");
     }
-    let takes_webhooks = matches!(purpose, Purpose::Run(jobs) if jobs.has(Job::Gateway));
     if config.mode == Mode::Production
-        && takes_webhooks
         && !config.listen.public.ip().is_loopback()
         && !is_set(&tls.certificate)
         && section.trusted_proxies.trim().is_empty()
@@ -83,15 +85,20 @@ fn public(config: &Config, purpose: Purpose, found: &mut Found<'_>) {
              ingress.trusted_proxies",
         );
     }
-    if config.mode == Mode::Production {
-        if config.twilio.unsafe_skip_validation {
-            found.add("twilio.unsafe_skip_validation", "is refused in production");
-        }
-        let secrets = [("generic.secret", &config.generic.secret), ("generic.secret_2", &config.generic.secret_2)];
-        for (key, secret) in secrets {
-            if (1..MIN_GENERIC_SECRET).contains(&secret.expose_secret().len()) {
-                found.add(key, "must have at least 32 bytes in production; `wharf secret new` prints 64 characters");
-            }
+}
+
+/// What makes signatures worth less. The gateway reads the switch, `api` the secrets.
+fn signatures(config: &Config, found: &mut Found<'_>) {
+    if config.mode != Mode::Production {
+        return;
+    }
+    if config.twilio.unsafe_skip_validation {
+        found.add("twilio.unsafe_skip_validation", "is refused in production");
+    }
+    let secrets = [("generic.secret", &config.generic.secret), ("generic.secret_2", &config.generic.secret_2)];
+    for (key, secret) in secrets {
+        if (1..MIN_GENERIC_SECRET).contains(&secret.expose_secret().len()) {
+            found.add(key, "must have at least 32 bytes in production; `wharf secret new` prints 64 characters");
         }
     }
 }

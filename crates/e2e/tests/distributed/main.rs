@@ -25,6 +25,8 @@ mod commands;
 mod configuration;
 #[path = "../it/crash.rs"]
 mod crash;
+#[path = "../it/front.rs"]
+mod front;
 #[path = "../it/handshake.rs"]
 mod handshake;
 #[path = "../it/health.rs"]
@@ -37,6 +39,8 @@ mod limits;
 mod parking;
 #[path = "../it/privacy.rs"]
 mod privacy;
+#[path = "../it/providers.rs"]
+mod providers;
 #[path = "../it/reading.rs"]
 mod reading;
 #[path = "../it/rotation.rs"]

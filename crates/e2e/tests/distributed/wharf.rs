@@ -69,8 +69,11 @@ impl Job {
 
     /// Whether a setting concerns it: nobody is told more than he needs.
     fn reads(self, name: &str) -> bool {
-        let is_of_provider = name.starts_with("WHATSAPP_") || name == "META_APP_SECRET";
-        let is_of_gateway = name.starts_with("WHARF__INGRESS__") || name.starts_with("WEBHOOK_");
+        let is_of_provider =
+            ["WHATSAPP_", "META_APP_SECRET", "TWILIO_A", "WEBHOOK_SECRET"].iter().any(|start| name.starts_with(start));
+        let is_of_gateway = ["WHARF__INGRESS__", "WHARF__LISTEN__TLS__", "WEBHOOK_RATE", "TWILIO_SKIP"]
+            .iter()
+            .any(|start| name.starts_with(start));
         match self {
             Self::Api => !is_of_gateway && name != "WHARF__REDIS__URL",
             Self::Normalizer => {
