@@ -29,7 +29,7 @@ fn setup() -> Setup {
 fn twilio_signature(target: &str, parameters: &[(&str, &str)]) -> String {
     let mut sorted = parameters.to_vec();
     sorted.sort_unstable();
-    let content: String = sorted.iter().map(|(name, value)| format!("{name}{value}")).collect();
+    let content: String = sorted.iter().flat_map(|(name, value)| [*name, *value]).collect();
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, AUTH_TOKEN.as_bytes());
     let tag = hmac::sign(&key, format!("{PUBLIC}{target}{content}").as_bytes());
     format!("X-Twilio-Signature: {}\r\n", STANDARD.encode(tag))
