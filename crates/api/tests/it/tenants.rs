@@ -192,7 +192,7 @@ async fn a_token_is_shown_once_ends_and_is_revoked() {
 /// Every route with the scopes that open it, as documented. What is not open is 403, whatever the request holds.
 #[actix_web::test]
 async fn each_route_opens_to_its_scopes_alone() {
-    use Scope::{Admin, Operator, TenantReader, TenantSender};
+    use Scope::{Admin, Operator, TenantReader};
     const READ: &[Scope] = &[Admin, Operator, TenantReader];
     const OPERATE: &[Scope] = &[Admin, Operator];
     const ADMIN: &[Scope] = &[Admin];
