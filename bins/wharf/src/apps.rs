@@ -26,7 +26,7 @@ enum AppsCommand {
     List,
     /// Register an app; its secret is read from --secret-file, or from the standard input
     Create {
-        /// As in /webhooks/meta/<APP>: 1 to 48 of a-z, 0-9 and -
+        /// As in /webhooks/meta/APP: 1 to 48 of a-z, 0-9 and -
         app: String,
         /// meta, twilio or generic
         #[arg(long, default_value = "meta")]
@@ -42,7 +42,7 @@ enum AppsCommand {
         /// The account it stands for: Twilio's AccountSid
         #[arg(long)]
         account: Option<String>,
-        /// Where the provider believes to send, such as https://hooks.example.com
+        /// Where the provider believes to send: scheme and host
         #[arg(long)]
         public_url: Option<String>,
     },
