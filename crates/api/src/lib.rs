@@ -1,6 +1,6 @@
 //! The API listener: searching messages, statistics, the event feed, and the administration of tenants, apps and tokens.
 //!
-//! It serves operators and consumers, so every route but health asks for a token, and [`routes`](mod@routes) says of
+//! It serves operators and consumers, so every route but health asks for a token, and the module `routes` says of
 //! which scope. It reads and writes through ports only and answers every error as problem details (RFC 9457). It is deliberately not part of the gateway: no
 //! webhook arrives here, and nothing here is needed for one to be stored. It ends no TLS and binds no socket; whoever
 //! wires a process does.
