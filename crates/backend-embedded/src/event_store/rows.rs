@@ -99,7 +99,7 @@ pub(super) async fn messages(
             values.push(update.tenant.as_str().to_owned());
             values.push(key_bytes(update.key));
             values.push(update.envelope.0.as_bytes().to_vec());
-            values.push("whatsapp");
+            values.push(update.provider.webhook_source());
             values.push(storable(id));
             values.push(storable(kind));
             values.push(optional(event.party.phone.as_ref()));
@@ -293,7 +293,7 @@ pub(super) async fn bury(
             values.push(letter.tenant.as_str().to_owned());
             values.push(key_bytes(letter.key));
             values.push(letter.envelope.0.as_bytes().to_vec());
-            values.push("whatsapp");
+            values.push(letter.provider.webhook_source());
             values.push(storable(id).chars().take(NewUpdate::MAX_MESSAGE_ID).collect::<String>());
             values.push("unknown");
             values.push(optional(phone.as_ref()));
