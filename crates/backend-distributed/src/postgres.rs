@@ -17,7 +17,9 @@ mod outbox;
 mod partitions;
 mod receipts;
 mod request_log;
+mod rollups;
 mod schema;
+mod statistics;
 mod values;
 
 use std::sync::Arc;
@@ -36,6 +38,7 @@ pub use feed::PostgresFeed;
 pub use message_log::PostgresMessageLog;
 pub use outbox::PostgresOutbox;
 pub use request_log::PostgresRequestLog;
+pub use statistics::PostgresStatistics;
 
 use crate::OpenError;
 use database::Database;
@@ -137,6 +140,11 @@ impl Postgres {
     /// The request log.
     pub fn request_log(&self, clock: Arc<dyn Clock>) -> Arc<PostgresRequestLog> {
         Arc::new(PostgresRequestLog::new(self.database.clone(), clock))
+    }
+
+    /// What requests and messages come to.
+    pub fn statistics(&self) -> Arc<PostgresStatistics> {
+        Arc::new(PostgresStatistics::new(self.database.clone()))
     }
 
     /// Tokens and actions.

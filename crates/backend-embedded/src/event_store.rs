@@ -13,10 +13,12 @@ use bytes::Bytes;
 use common::{Clock, EnvelopeId, EventKey, TenantId};
 use ports::Unavailable;
 use ports::event_store::{Batch, CommitOutcome, Committed, EventStore, NewUpdate, RawObject, RawPending};
+use ports::statistics::rollup::Messages;
 use sqlx::{Connection as _, Row as _, Sqlite, Transaction};
 use uuid::Uuid;
 
 use self::identities::Conversations;
+use crate::rollups;
 use crate::sqlite::{Database, is_data_error, unavailable};
 
 /// See the module's documentation.
@@ -51,12 +53,19 @@ impl EventStore for SqliteEventStore {
             let mut outcomes = vec![CommitOutcome::Duplicate; batch.updates.len()];
             let indices: Vec<usize> = (0..batch.updates.len()).collect();
             self.write_updates(&mut transaction, &batch.updates, &indices, &mut outcomes, &mut found).await?;
-            rows::repeats(&mut transaction, &batch.updates, &outcomes).await.map_err(unavailable)?;
-            rows::park(&mut transaction, &batch.parked).await.map_err(unavailable)?;
+            let mut counted = Messages::default();
+            for (update, _) in
+                batch.updates.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == CommitOutcome::New)
+            {
+                counted.delivered(update);
+            }
+            rows::repeats(&mut transaction, &batch.updates, &outcomes, &mut counted).await.map_err(unavailable)?;
+            rows::park(&mut transaction, &batch.parked, &mut counted).await.map_err(unavailable)?;
             rows::bury(&mut transaction, &batch.dead_letters, now).await.map_err(unavailable)?;
             rows::raw_objects(&mut transaction, &batch.raw_objects).await.map_err(unavailable)?;
             rows::raw_pending(&mut transaction, &batch.raw_pending).await.map_err(unavailable)?;
             rows::finish(&mut transaction, &batch.finished).await.map_err(unavailable)?;
+            rollups::messages(&mut transaction, &counted).await.map_err(unavailable)?;
             transaction.commit().await.map_err(unavailable)?;
             Ok(Committed { outcomes })
         }

@@ -18,7 +18,9 @@ mod insert;
 mod message_log;
 mod outbox;
 mod request_log;
+mod rollups;
 mod sqlite;
+mod statistics;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,6 +40,7 @@ pub use folder::{DataFolder, FolderError};
 pub use message_log::SqliteMessageLog;
 pub use outbox::SqliteOutbox;
 pub use request_log::SqliteRequestLog;
+pub use statistics::SqliteStatistics;
 
 use sqlite::Database;
 
@@ -63,6 +66,8 @@ pub struct Embedded {
     pub message_log: Arc<SqliteMessageLog>,
     /// Requests for audit.
     pub request_log: Arc<SqliteRequestLog>,
+    /// What requests and messages come to.
+    pub statistics: Arc<SqliteStatistics>,
     /// Tokens and actions.
     pub access: Arc<SqliteAccess>,
     databases: [Arc<Database>; 3],
@@ -86,6 +91,7 @@ impl Embedded {
             feed: Arc::new(SqliteFeed::new(data.clone())),
             message_log: Arc::new(SqliteMessageLog::new(data.clone())),
             request_log: Arc::new(SqliteRequestLog::new(data.clone(), clock)),
+            statistics: Arc::new(SqliteStatistics::new(data.clone())),
             access: Arc::new(SqliteAccess::new(data.clone())),
             databases: [inbound, rest, data],
             tasks,
@@ -115,4 +121,9 @@ impl Embedded {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// Text as both backends store it: PostgreSQL refuses U+0000, so it is U+FFFD everywhere.
+fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }

@@ -8,9 +8,11 @@ use common::record::{RecordBatch, RequestRecord};
 use common::{Clock, EventKey, TenantId};
 use ports::Unavailable;
 use ports::request_log::RequestLog;
+use ports::statistics::rollup::Requests;
 use sqlx::{Row as _, SqliteConnection};
 
 use crate::insert::{Rows, Values};
+use crate::rollups;
 use crate::sqlite::{Database, unavailable};
 
 /// See the module's documentation.
@@ -37,6 +39,7 @@ impl RequestLog for SqliteRequestLog {
         let result = async {
             let mut transaction = writer.begin().await?;
             let mut receipts = Receipts::new();
+            let mut recorded: Vec<&RequestRecord> = Vec::new();
             for batch in batches {
                 let new = sqlx::query("INSERT OR IGNORE INTO record_batches (id, recorded_at) VALUES (?, ?)")
                     .bind(batch.id.as_bytes().to_vec())
@@ -49,8 +52,10 @@ impl RequestLog for SqliteRequestLog {
                 }
                 log(&mut transaction, &batch.records).await.map_err(unavailable)?;
                 add_up(&mut receipts, &batch.records);
+                recorded.extend(&batch.records);
             }
             write(&mut transaction, &receipts, now.as_millis()).await.map_err(unavailable)?;
+            rollups::requests(&mut transaction, &Requests::of(recorded)).await.map_err(unavailable)?;
             sqlx::query("DELETE FROM record_batches WHERE recorded_at < ?")
                 .bind(now.minus(REMEMBER_BATCHES).as_millis())
                 .execute(&mut *transaction)

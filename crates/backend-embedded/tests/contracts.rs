@@ -19,6 +19,7 @@ use ports::feed::Feed;
 use ports::message_log::MessageLog;
 use ports::outbox::Outbox;
 use ports::request_log::RequestLog;
+use ports::statistics::Statistics;
 use tempfile::TempDir;
 
 struct EmbeddedHarness {
@@ -86,6 +87,10 @@ impl Harness for EmbeddedHarness {
 
     fn request_log(&self) -> Arc<dyn RequestLog> {
         self.backend.request_log.clone()
+    }
+
+    fn statistics(&self) -> Arc<dyn Statistics> {
+        self.backend.statistics.clone()
     }
 
     fn access(&self) -> Arc<dyn Access> {

@@ -12,6 +12,9 @@ use crate::clock::Timestamp;
 use crate::ids::{AppId, EventKey, RequestId, TenantId};
 use crate::update::Provider;
 
+/// The reason of requests that were refused because their address is not on the list of those that may send.
+pub const REASON_ADDRESS_LIST: &str = "address-list";
+
 /// What the check of the signature said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -29,6 +32,14 @@ pub enum SignatureStatus {
 }
 
 impl SignatureStatus {
+    /// Every status.
+    pub const ALL: [Self; 5] = [Self::Valid, Self::Invalid, Self::Missing, Self::Malformed, Self::Skipped];
+
+    /// The status with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|each| each.as_str() == name)
+    }
+
     /// The name in rows and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -38,6 +38,11 @@ impl Provider {
         }
     }
 
+    /// The provider with this value of `webhook_source`.
+    pub fn from_webhook_source(source: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|each| each.webhook_source() == source)
+    }
+
     /// The value of `webhook_source` in the tables of the statistics.
     pub const fn webhook_source(self) -> &'static str {
         match self {
@@ -231,6 +236,7 @@ mod tests {
         assert_eq!(Provider::ALL.map(Provider::webhook_source), ["whatsapp", "twilio", "generic"]);
         for provider in Provider::ALL {
             assert_eq!(Provider::from_name(provider.as_str()), Some(provider));
+            assert_eq!(Provider::from_webhook_source(provider.webhook_source()), Some(provider));
             assert_eq!(serde_json::to_string(&provider).unwrap(), format!("\"{}\"", provider.as_str()));
         }
         assert_eq!(Provider::from_name("Meta"), None);

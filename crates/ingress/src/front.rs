@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue};
+use common::record::REASON_ADDRESS_LIST;
 use service::client::{Scheme, client_address, forwarded_host, forwarded_proto};
 use service::networks::Networks;
 
@@ -81,7 +82,7 @@ impl Front {
             return Err(Answer::refused(403, "not-over-tls"));
         }
         if self.allowed.as_ref().is_some_and(|allowed| !allowed().contains(client)) {
-            return Err(Answer::refused(403, "address"));
+            return Err(Answer::refused(403, REASON_ADDRESS_LIST));
         }
         if is_meta && self.client_name.as_ref().is_some_and(|(header, names)| !self.is_named(request, header, names)) {
             return Err(Answer::refused(403, "client-certificate"));

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::limits::{Limits, RetryAfter};
 use crate::meters::Meters;
 use crate::plan::{self, Envelopes, Planned, Request};
-use crate::records::Records;
+use crate::records::{Records, Words};
 use crate::verification::{Refused, Target, candidates, verify};
 
 /// Bodies over this size are planned and sealed beside the event loop, not on it.
@@ -34,6 +34,8 @@ const REMEMBER_QUEUE: usize = 10_000;
 const MAX_RECORDED_MESSAGES: usize = 2000;
 /// Between two looks at a bus that does not answer.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// The reason of a request that is signed more than once.
+const SEVERAL_SIGNATURES: &str = "several-signatures";
 /// Seconds after which a refused webhook should be tried again.
 const RETRY_AFTER: u64 = 1;
 /// The word for a handshake with a wrong token: somebody typing, not an attack.
@@ -94,6 +96,8 @@ struct Trail {
     event_count: u32,
     duplicate: bool,
     suspicious: bool,
+    /// Why updates are parked or the request is suspicious; counts before the code of the answer.
+    reason: Option<&'static str>,
     messages: Vec<RecordedMessages>,
 }
 
@@ -215,6 +219,7 @@ impl Gateway {
             Err(Refused::Signature(status)) => {
                 trail.signature = Some(status);
                 trail.suspicious = incoming.signatures.len() > 1;
+                trail.reason = trail.suspicious.then_some(SEVERAL_SIGNATURES);
                 if let Some(suppressed) = self.limits.may_warn(self.deps.clock.monotonic()) {
                     tracing::warn!(
                         request.id = %incoming.request,
@@ -417,12 +422,13 @@ impl Gateway {
             updates = trail.event_count,
             "webhook answered"
         );
-        self.records.push(RequestRecord {
+        let words = Words { endpoint, reason: trail.reason.unwrap_or(answer.code) };
+        let record = RequestRecord {
             request,
             received_at: received_at(&*self.deps.clock, Instant::now() - took),
             source_ip,
             provider: trail.provider.unwrap_or(Provider::Meta),
-            endpoint: endpoint.to_owned(),
+            endpoint: words.endpoint.to_owned(),
             app: trail.app,
             tenant: trail.tenant,
             event: trail.event,
@@ -431,12 +437,13 @@ impl Gateway {
             signature,
             http_status: answer.status,
             outcome,
-            reason: (!answer.code.is_empty()).then(|| answer.code.to_owned()),
+            reason: (!words.reason.is_empty()).then(|| words.reason.to_owned()),
             suspicious: trail.suspicious,
             processing_ms: took.as_secs_f64() * 1000.0,
             weight: 1,
             messages: trail.messages,
-        });
+        };
+        self.records.push(words, record);
     }
 }
 
@@ -459,9 +466,12 @@ fn note(request: RequestId, planned: &Planned<'_>, trail: &mut Trail) {
     if planned.is_unreadable() {
         tracing::warn!(request.id = %request, "a correctly signed body is not readable as a webhook; parked");
     }
-    trail.suspicious |= planned
-        .park_reasons()
-        .any(|reason| matches!(reason, ParkReason::UnknownTenant | ParkReason::ForeignApp | ParkReason::TooOld));
+    let is_suspicious =
+        |reason: &ParkReason| matches!(reason, ParkReason::UnknownTenant | ParkReason::ForeignApp | ParkReason::TooOld);
+    let suspicious = planned.park_reasons().find(is_suspicious);
+    trail.suspicious |= suspicious.is_some();
+    let unreadable = planned.is_unreadable().then_some(ParkReason::Unreadable);
+    trail.reason = suspicious.or_else(|| planned.park_reasons().next()).or(unreadable).map(ParkReason::as_str);
     for reason in planned.park_reasons().take(1) {
         let tenant = match reason {
             ParkReason::UnknownTenant => "Unknown Tenant",

@@ -1,14 +1,17 @@
 //! Request records: gathered in memory, published about once a second, bounded whatever happens.
 //!
 //! An accepted request keeps a record of its own. Refused ones do so up to a number per second and kind; more of them
-//! add to the weight of the last, so that a flood costs exact counters and a few samples, not a row each. Records wait
-//! while the bus is down, up to a number; then they merge too.
+//! add to the weight of the last of the same address, else of the last, so that a flood costs exact counters and a few
+//! samples, not a row each. All that statistics count by is what makes a kind. Records wait while the bus is down, up to
+//! a number; then they merge too.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use common::record::{Outcome, RecordBatch, RequestRecord, SignatureStatus};
+use common::update::Provider;
 use ports::event_bus::{EventBus, Outgoing, PublishError, Stream};
 use service::names;
 use uuid::Uuid;
@@ -21,8 +24,40 @@ const MAX_WAITING: usize = 50_000;
 const PER_MESSAGE: usize = 500;
 const KEYS_PER_MESSAGE: usize = 20_000;
 
-/// What makes refused requests alike.
-type Kind = (String, SignatureStatus, u16);
+/// The fixed words of a record, as they were before they became text: looking for its kind allocates nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Words {
+    pub(crate) endpoint: &'static str,
+    /// Empty where there is nothing to say.
+    pub(crate) reason: &'static str,
+}
+
+/// What makes requests alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Kind {
+    words: Words,
+    provider: Provider,
+    signature: SignatureStatus,
+    http_status: u16,
+    outcome: Outcome,
+    suspicious: bool,
+    /// Since the epoch: statistics are by the minute.
+    minute: i64,
+}
+
+impl Kind {
+    const fn of(words: Words, record: &RequestRecord) -> Self {
+        Self {
+            words,
+            provider: record.provider,
+            signature: record.signature,
+            http_status: record.http_status,
+            outcome: record.outcome,
+            suspicious: record.suspicious,
+            minute: record.received_at.as_secs().div_euclid(60),
+        }
+    }
+}
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -33,21 +68,27 @@ struct Waiting {
     records: Vec<RequestRecord>,
     /// For each kind the number in this interval and the index of the last of them.
     samples: HashMap<Kind, (usize, usize)>,
+    /// The index of the last record of each kind from each address that was refused in this interval.
+    addresses: HashMap<(Kind, IpAddr), usize>,
 }
 
 impl Records {
-    /// Takes a record.
-    pub(crate) fn push(&self, record: RequestRecord) {
+    /// Takes a record with these words in it.
+    pub(crate) fn push(&self, words: Words, record: RequestRecord) {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let kept_whole = matches!(record.outcome, Outcome::Accepted | Outcome::Duplicate);
-        let kind = (record.endpoint.clone(), record.signature, record.http_status);
+        let kind = Kind::of(words, &record);
         let next = waiting.records.len();
         let (count, last) = waiting.samples.get(&kind).copied().unwrap_or((0, next));
         let full = next >= MAX_WAITING;
         if count > 0 && (full || (!kept_whole && count >= SAMPLES)) {
             metrics::counter!(names::RECORDS_MERGED).increment(1);
-            waiting.records[last].weight += record.weight;
+            let same = waiting.addresses.get(&(kind, record.source_ip)).copied().unwrap_or(last);
+            merge(&mut waiting.records[same], &record);
             return;
+        }
+        if !kept_whole {
+            waiting.addresses.insert((kind, record.source_ip), next);
         }
         // The first of its kind is kept even if everything is full: there are few kinds.
         waiting.samples.insert(kind, (count + 1, next));
@@ -57,6 +98,7 @@ impl Records {
     fn take(&self) -> Vec<RequestRecord> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.samples.clear();
+        waiting.addresses.clear();
         std::mem::take(&mut waiting.records)
     }
 
@@ -67,6 +109,9 @@ impl Records {
         records.append(&mut waiting.records);
         waiting.records = records;
         for (_, last) in waiting.samples.values_mut() {
+            *last += shift;
+        }
+        for last in waiting.addresses.values_mut() {
             *last += shift;
         }
     }
@@ -117,6 +162,13 @@ impl Records {
     }
 }
 
+/// Adds requests to a record of the same kind. Its time becomes that of all of them on average.
+fn merge(into: &mut RequestRecord, record: &RequestRecord) {
+    let (before, added) = (f64::from(into.weight), f64::from(record.weight));
+    into.processing_ms = (into.processing_ms * before + record.processing_ms * added) / (before + added).max(1.0);
+    into.weight = into.weight.saturating_add(record.weight);
+}
+
 /// How many of the first records go into one message; at least one.
 fn part(records: &[RequestRecord]) -> usize {
     let mut keys = 0;
@@ -131,6 +183,8 @@ fn part(records: &[RequestRecord]) -> usize {
 mod tests {
     use super::*;
     use common::{RequestId, Timestamp};
+
+    const WORDS: Words = Words { endpoint: "/webhook", reason: "" };
 
     fn record(outcome: Outcome, status: u16) -> RequestRecord {
         RequestRecord {
@@ -159,19 +213,61 @@ mod tests {
     fn a_flood_of_refusals_keeps_exact_counts_in_few_records() {
         let records = Records::default();
         for _ in 0..10_000 {
-            records.push(record(Outcome::Refused, 403));
+            records.push(WORDS, record(Outcome::Refused, 403));
         }
-        records.push(record(Outcome::Accepted, 200));
+        records.push(WORDS, record(Outcome::Accepted, 200));
         let taken = records.take();
         assert_eq!(taken.len(), SAMPLES + 1);
         assert_eq!(taken.iter().map(|each| each.weight).sum::<u32>(), 10_001);
     }
 
     #[test]
+    fn nothing_that_statistics_count_by_is_merged_away() {
+        let one = || record(Outcome::Refused, 403);
+        let list = Words { reason: "address-list", ..WORDS };
+        let kinds = [
+            (WORDS, one()),
+            (list, one()),
+            (Words { endpoint: "/webhooks/meta", ..WORDS }, one()),
+            (WORDS, RequestRecord { provider: Provider::Twilio, ..one() }),
+            (WORDS, RequestRecord { suspicious: true, ..one() }),
+            (WORDS, RequestRecord { signature: SignatureStatus::Missing, ..one() }),
+            (WORDS, RequestRecord { received_at: Timestamp::from_secs(60), ..one() }),
+        ];
+        let records = Records::default();
+        for _ in 0..1000 {
+            kinds.iter().for_each(|(words, record)| records.push(*words, record.clone()));
+        }
+        let taken = records.take();
+        assert_eq!(taken.len(), kinds.len() * SAMPLES);
+        let weight = |is: &dyn Fn(&RequestRecord) -> bool| {
+            taken.iter().filter(|each| is(each)).map(|each| each.weight).sum::<u32>()
+        };
+        assert_eq!(weight(&|each| each.provider == Provider::Twilio), 1000);
+        assert_eq!(weight(&|each| each.suspicious), 1000);
+        assert_eq!(weight(&|each| each.received_at == Timestamp::from_secs(60)), 1000);
+    }
+
+    #[test]
+    fn what_is_merged_counts_for_its_address_and_its_time() {
+        let records = Records::default();
+        let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        for n in 0..1000 {
+            let (source_ip, processing_ms) = if n % 10 == 0 { (other, 9.0) } else { (one, 1.0) };
+            records.push(WORDS, RequestRecord { source_ip, processing_ms, ..record(Outcome::Refused, 403) });
+        }
+        let taken = records.take();
+        let of = |address: IpAddr| taken.iter().filter(move |each| each.source_ip == address).map(|each| each.weight);
+        assert_eq!((of(one).sum::<u32>(), of(other).sum::<u32>()), (900, 100));
+        let sum: f64 = taken.iter().map(|each| each.processing_ms * f64::from(each.weight)).sum();
+        assert!((sum - 1800.0).abs() < 1e-6, "{sum}");
+    }
+
+    #[test]
     fn memory_is_bounded_while_the_bus_is_down() {
         let records = Records::default();
         for _ in 0..2 * MAX_WAITING {
-            records.push(record(Outcome::Accepted, 200));
+            records.push(WORDS, record(Outcome::Accepted, 200));
         }
         let taken = records.take();
         assert_eq!(taken.len(), MAX_WAITING);
@@ -197,13 +293,13 @@ mod tests {
     #[test]
     fn what_is_put_back_goes_first_and_weights_stay_where_they_belong() {
         let records = Records::default();
-        records.push(record(Outcome::Accepted, 200));
+        records.push(WORDS, record(Outcome::Accepted, 200));
         let first = records.take();
         for _ in 0..=SAMPLES {
-            records.push(record(Outcome::Refused, 403));
+            records.push(WORDS, record(Outcome::Refused, 403));
         }
         records.put_back(first);
-        records.push(record(Outcome::Refused, 403));
+        records.push(WORDS, record(Outcome::Refused, 403));
         let taken = records.take();
         assert_eq!(taken[0].http_status, 200);
         assert_eq!(taken[0].weight, 1);

@@ -59,6 +59,7 @@ pub(crate) fn of_updates(opened: &Opened<'_>, mut failed: Vec<Failed<'_>>, lette
     for Failed { index, keys, reason } in failed {
         letters.push(DeadLetter {
             tenant: keys.tenant.clone(),
+            provider: opened.header.provider,
             key: event_key(opened, index, keys),
             envelope: opened.header.id,
             received_at: opened.header.received_at,
@@ -73,6 +74,7 @@ pub(crate) fn of_updates(opened: &Opened<'_>, mut failed: Vec<Failed<'_>>, lette
         let indices: Vec<usize> = own.iter().map(|each| each.index).collect();
         letters.push(DeadLetter {
             tenant: keys.tenant.clone(),
+            provider: opened.header.provider,
             key: keys.event_hash.positional_key(opened.header.id, REST),
             envelope: opened.header.id,
             received_at: opened.header.received_at,
@@ -88,6 +90,7 @@ pub(crate) fn of_updates(opened: &Opened<'_>, mut failed: Vec<Failed<'_>>, lette
 pub(crate) fn of_envelope(header: &Header, keys: &TenantKeys, delivery: &Delivery, reason: &str) -> DeadLetter {
     DeadLetter {
         tenant: header.tenant.clone(),
+        provider: header.provider,
         key: keys.event_hash.positional_key(header.id, WHOLE),
         envelope: header.id,
         received_at: header.received_at,
@@ -102,6 +105,8 @@ pub(crate) fn of_bytes(delivery: &Delivery) -> DeadLetter {
     let print = fingerprint(&delivery.payload);
     DeadLetter {
         tenant: TenantId::unassigned(),
+        // Nothing says whose it is, and nobody asks: it is no message.
+        provider: Provider::Meta,
         key: EventKey(print.0),
         envelope: EnvelopeId(Uuid::new_v8(print.0)),
         received_at: delivery.published_at,
@@ -112,16 +117,22 @@ pub(crate) fn of_bytes(delivery: &Delivery) -> DeadLetter {
 }
 
 /// An envelope that stays parked, as it is.
-pub(crate) fn parked(header: &Header, reason: ParkReason, delivery: &Delivery, senders: Vec<EventKey>) -> Parked {
+pub(crate) fn parked(
+    header: &Header,
+    reason: ParkReason,
+    delivery: &Delivery,
+    throttled: Vec<Option<String>>,
+) -> Parked {
     Parked {
         envelope: header.id,
         tenant: header.tenant.clone(),
+        provider: header.provider,
         reason,
         number: header.number.clone(),
         received_at: header.received_at,
         updates: header.updates,
         sealed: delivery.payload.clone(),
-        senders,
+        throttled,
     }
 }
 
@@ -136,24 +147,20 @@ pub(crate) fn park_aside(
         parked.push(Parked {
             envelope: derived(opened.header.id, reason.as_str(), WHOLE),
             tenant: unassigned.tenant.clone(),
+            provider: opened.header.provider,
             reason,
             number: opened.header.number.clone(),
             received_at: opened.header.received_at,
             updates: position(indices.len()),
-            senders: senders(opened.header.provider, opened.peek, &indices, unassigned),
+            throttled: Vec::new(),
             sealed: part(opened, &indices, unassigned, Disposition::Parked(reason), reason.as_str(), WHOLE).into(),
         });
     }
 }
 
-/// The keyed hashes of who sent the inbound messages among these updates.
-pub(crate) fn senders(provider: Provider, peek: &Peek<'_>, indices: &[usize], keys: &TenantKeys) -> Vec<EventKey> {
-    let messages = indices.iter().filter_map(|index| {
-        let update = peek.updates.get(*index).filter(|update| update.kind == UpdateKind::Message)?;
-        let number = peek.changes.get(update.change).and_then(|change| change.phone_number_id.as_deref());
-        Some(keys.event_hash.sender_limit_key(provider, number, update.sender.as_deref()?))
-    });
-    messages.collect()
+/// Who sent the inbound messages of an envelope: the phone number of each, where it is one.
+pub(crate) fn senders(peek: &Peek<'_>) -> Vec<Option<String>> {
+    peek.updates.iter().filter(|update| update.kind == UpdateKind::Message).map(phone).collect()
 }
 
 /// Seals some updates of an envelope again.
@@ -193,13 +200,16 @@ fn message(update: &Update<'_>) -> Option<(String, Option<String>)> {
         return None;
     }
     let id = update.id.as_deref().filter(|id| id.chars().count() <= LONGEST_MESSAGE_ID)?;
+    Some((id.to_owned(), phone(update)))
+}
+
+/// The sender's phone number as E.164, if the sender is one.
+fn phone(update: &Update<'_>) -> Option<String> {
     // A user id has letters or a dot; a phone number is written with or without `+`.
     let is_phone = |sender: &&str| !sender.chars().any(|char| char == '.' || char.is_alphabetic());
-    let phone = update.sender.as_deref().filter(is_phone).map(|sender| {
-        let digits = sender.chars().filter(char::is_ascii_digit);
-        std::iter::once('+').chain(digits).collect::<String>()
-    });
-    Some((id.to_owned(), phone.filter(|phone| phone.len() > 1)))
+    let sender = update.sender.as_deref().filter(is_phone)?;
+    let phone: String = std::iter::once('+').chain(sender.chars().filter(char::is_ascii_digit)).collect();
+    (phone.len() > 1).then_some(phone)
 }
 
 fn position(index: usize) -> u32 {

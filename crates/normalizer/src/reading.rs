@@ -174,14 +174,11 @@ fn read_one(directory: &OpenDirectory, delivery: &Delivery, index: usize, readin
     };
     match (peek(header.provider, &payload), header.disposition) {
         (peek, Disposition::Parked(reason)) => {
-            let senders = peek.map_or_else(
-                |_| Vec::new(),
-                |peek| {
-                    let all: Vec<usize> = (0..peek.updates.len()).collect();
-                    letters::senders(header.provider, &peek, &all, keys)
-                },
-            );
-            reading.batch.parked.push(letters::parked(header, reason, delivery, senders));
+            let throttled = match peek {
+                Ok(peek) if reason == ParkReason::Throttled => letters::senders(&peek),
+                _ => Vec::new(),
+            };
+            reading.batch.parked.push(letters::parked(header, reason, delivery, throttled));
             Ok(())
         }
         (Err(unreadable), Disposition::Deliver) => {
@@ -224,6 +221,7 @@ fn deliver(
                 reading.origins.push(Origin { delivery, update: index, event_type, unsupported: words });
                 reading.batch.updates.push(NewUpdate {
                     tenant: keys.tenant.clone(),
+                    provider: header.provider,
                     key: letters::event_key(opened, index, keys),
                     envelope: header.id,
                     received_at: header.received_at,

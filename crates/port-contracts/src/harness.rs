@@ -13,6 +13,7 @@ use ports::feed::Feed;
 use ports::message_log::MessageLog;
 use ports::outbox::Outbox;
 use ports::request_log::RequestLog;
+use ports::statistics::Statistics;
 
 use crate::clock::ManualClock;
 
@@ -56,6 +57,8 @@ pub trait Harness: Sized + Send + Sync {
     fn message_log(&self) -> Arc<dyn MessageLog>;
     /// The request log of the same database.
     fn request_log(&self) -> Arc<dyn RequestLog>;
+    /// The statistics of the same database.
+    fn statistics(&self) -> Arc<dyn Statistics>;
     /// Access, in the same database.
     fn access(&self) -> Arc<dyn Access>;
 }

@@ -20,6 +20,7 @@ pub mod outbox;
 pub mod request_log;
 pub mod samples;
 mod scene;
+pub mod statistics;
 
 pub use clock::ManualClock;
 pub use harness::Harness;
@@ -39,6 +40,7 @@ macro_rules! contracts {
         $crate::feed_contract!($harness);
         $crate::message_log_contract!($harness);
         $crate::request_log_contract!($harness);
+        $crate::statistics_contract!($harness);
         $crate::access_contract!($harness);
     };
 }

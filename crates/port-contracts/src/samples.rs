@@ -4,6 +4,7 @@ use bytes::Bytes;
 use common::event::{EventType, PARTITIONS, PartitionKey};
 use common::message::Party;
 use common::status::DeliveryState;
+use common::update::Provider;
 use common::{EnvelopeId, EventKey, NumberId, TenantId};
 use ports::event_store::{Detail, NewEvent, NewUpdate, StatusDetail};
 use std::time::Duration;
@@ -37,6 +38,7 @@ pub fn by_both(phone: &str, user_id: &str) -> Party {
 pub fn message(n: u32) -> NewUpdate {
     NewUpdate {
         tenant: TenantId::new("acme").unwrap(),
+        provider: Provider::Meta,
         key: key(n),
         envelope: EnvelopeId::fresh(),
         received_at: START.plus(Duration::from_secs(u64::from(n))),

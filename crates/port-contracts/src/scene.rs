@@ -14,6 +14,7 @@ use ports::feed::{Feed, FeedEvent, FeedFilter, Position};
 use ports::message_log::MessageLog;
 use ports::outbox::{Fence, Outbox};
 use ports::request_log::RequestLog;
+use ports::statistics::Statistics;
 use uuid::Uuid;
 
 use crate::clock::ManualClock;
@@ -74,6 +75,10 @@ impl<H: Harness> Scene<H> {
 
     pub(crate) fn request_log(&self) -> Arc<dyn RequestLog> {
         self.harness.request_log()
+    }
+
+    pub(crate) fn statistics(&self) -> Arc<dyn Statistics> {
+        self.harness.statistics()
     }
 
     pub(crate) fn access(&self) -> Arc<dyn Access> {

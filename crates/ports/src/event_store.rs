@@ -10,6 +10,7 @@ use common::event::{EventType, PartitionKey};
 use common::identity::Address;
 use common::message::{BillingConversation, Party, Pricing, ProviderError};
 use common::status::DeliveryState;
+use common::update::Provider;
 use common::{EnvelopeId, EventKey, NumberId, TenantId, Timestamp};
 use uuid::Uuid;
 
@@ -82,6 +83,8 @@ pub struct Parked {
     pub envelope: EnvelopeId,
     /// Whose it is.
     pub tenant: TenantId,
+    /// Whose webhook it came in.
+    pub provider: Provider,
     /// Why.
     pub reason: ParkReason,
     /// The number, if it names one.
@@ -92,8 +95,10 @@ pub struct Parked {
     pub updates: u32,
     /// The envelope's bytes, sealed.
     pub sealed: Bytes,
-    /// Inbound messages inside, by the keyed hash of their sender: they count as blocked.
-    pub senders: Vec<EventKey>,
+    /// The inbound messages inside, if they are throttled, by their sender's phone number (E.164) where it is known:
+    /// they count as blocked. In the clear, since the table of the senders' limits is for those who may read messages;
+    /// a keyed hash could not be read there.
+    pub throttled: Vec<Option<String>>,
 }
 
 /// An update (or a whole envelope) that could not be normalised.
@@ -101,6 +106,8 @@ pub struct Parked {
 pub struct DeadLetter {
     /// Whose it is.
     pub tenant: TenantId,
+    /// Whose webhook it came in.
+    pub provider: Provider,
     /// The update's key, or the positional key of a whole envelope; the row's key with the tenant.
     pub key: EventKey,
     /// The envelope it came in.
@@ -120,6 +127,8 @@ pub struct DeadLetter {
 pub struct NewUpdate {
     /// Whose it is.
     pub tenant: TenantId,
+    /// Whose webhook it came in.
+    pub provider: Provider,
     /// Its key.
     pub key: EventKey,
     /// The envelope it came in.

@@ -13,6 +13,7 @@ pub mod feed;
 pub mod message_log;
 pub mod outbox;
 pub mod request_log;
+pub mod statistics;
 
 /// The system behind a port cannot do its work now: it is down, unreachable, frozen or out of space.
 ///

@@ -19,6 +19,9 @@ const TRUSTED: Duration = Duration::from_secs(1);
 /// How long a returned connection may take to settle.
 const SETTLING: Duration = Duration::from_secs(2);
 
+/// Begins a transaction of several statements that see one moment.
+pub(super) const ONE_MOMENT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
 /// Advisory locks. Their numbers mean nothing, but must never change; functions of the migrations have others (…001 and
 /// …002).
 pub(super) mod locks {

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use common::{Clock, EnvelopeId, EventKey, TenantId, Timestamp};
 use ports::Unavailable;
 use ports::event_store::{Batch, CommitOutcome, Committed, Detail, EventStore, NewUpdate, RawObject, RawPending};
+use ports::statistics::rollup::Messages;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
@@ -24,6 +25,7 @@ use uuid::Uuid;
 use self::identities::{Conversations, Found};
 use super::database::{Database, bounded, chain, is_conflict, is_data_error, settle};
 use super::receipts::{self, MessageKey};
+use super::rollups;
 
 /// Times that a transaction is tried which another one was in the way of. A batch is idempotent.
 const TRIES: usize = 4;
@@ -122,12 +124,15 @@ impl PostgresEventStore {
         let mut outcomes = vec![CommitOutcome::Duplicate; batch.updates.len()];
         let mut transaction = connection.begin_with(BEGIN).await?;
         let new = self.write_updates(&mut transaction, &batch.updates, &mut outcomes, &mut found, now).await?;
-        keys::repeats(&mut transaction, &batch.updates, &outcomes).await?;
-        work::park(&mut transaction, &batch.parked).await?;
+        let mut counted = Messages::default();
+        new.iter().for_each(|new| counted.delivered(new.update));
+        keys::repeats(&mut transaction, &batch.updates, &outcomes, &mut counted).await?;
+        work::park(&mut transaction, &batch.parked, &mut counted).await?;
         messages::bury(&mut transaction, &batch.dead_letters, now).await?;
         work::raw_objects(&mut transaction, &batch.raw_objects).await?;
         work::raw_pending(&mut transaction, &batch.raw_pending).await?;
         work::finish(&mut transaction, &batch.finished).await?;
+        rollups::messages(&mut transaction, &counted).await?;
         // Last, since from here on no other commit that makes events goes on.
         events::events(&mut transaction, &new).await?;
         transaction.commit().await?;

@@ -9,11 +9,8 @@ use ports::message_log::{LoggedMessage, MessageFilter, MessageLog, MessagePage, 
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{Arguments as _, AssertSqlSafe, Connection as _, Row as _};
 
-use super::database::{Database, bounded, settle};
+use super::database::{Database, ONE_MOMENT, bounded, settle};
 use super::values::{Moment, signed, storable};
-
-/// Several statements that see one moment.
-const ONE_MOMENT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// See the module's documentation.
 #[derive(Debug)]

@@ -9,12 +9,14 @@ use common::record::{RecordBatch, RequestRecord};
 use common::{Clock, TenantId, Timestamp};
 use ports::Unavailable;
 use ports::request_log::RequestLog;
+use ports::statistics::rollup::Requests;
 use sqlx::Acquire as _;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
 use super::database::{Database, bounded, is_conflict, settle};
 use super::receipts::{self, MessageKey, Receipt};
+use super::rollups;
 use super::values::{Moment, column, optional, storable};
 
 /// Batch ids are kept this long; the bus delivers again within minutes.
@@ -70,6 +72,7 @@ async fn record(connection: &mut PgConnection, batches: &[RecordBatch], now: Tim
     log(&mut transaction, &records).await?;
     let waiting = receipts::apply(&mut transaction, add_up(&records)).await?;
     receipts::put_aside(&mut transaction, &waiting, now).await?;
+    rollups::requests(&mut transaction, &Requests::of(records.iter().copied())).await?;
     sqlx::query("DELETE FROM record_batches WHERE recorded_at < $1")
         .bind(Moment::from(now.minus(REMEMBER_BATCHES)))
         .execute(&mut *transaction)

@@ -79,6 +79,7 @@ impl Harness for PublishedHarness {
         feed -> ports::feed::Feed,
         message_log -> ports::message_log::MessageLog,
         request_log -> ports::request_log::RequestLog,
+        statistics -> ports::statistics::Statistics,
         access -> ports::access::Access,
     }
 }

@@ -95,6 +95,7 @@ impl Harness for NatsHarness {
         feed -> ports::feed::Feed,
         message_log -> ports::message_log::MessageLog,
         request_log -> ports::request_log::RequestLog,
+        statistics -> ports::statistics::Statistics,
         access -> ports::access::Access,
     }
 }

@@ -26,6 +26,7 @@ use ports::feed::{Feed, FeedEvent, FeedFilter};
 use ports::message_log::{MessageFilter, MessageLog};
 use ports::outbox::Outbox;
 use ports::request_log::RequestLog;
+use ports::statistics::Statistics;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tokio::sync::Notify;
@@ -186,6 +187,10 @@ impl Harness for PostgresHarness {
         self.request_log.clone()
     }
 
+    fn statistics(&self) -> Arc<dyn Statistics> {
+        self.postgres.statistics()
+    }
+
     fn access(&self) -> Arc<dyn Access> {
         self.access.clone()
     }
@@ -197,6 +202,7 @@ port_contracts::outbox_contract!(PostgresHarness);
 port_contracts::feed_contract!(PostgresHarness);
 port_contracts::message_log_contract!(PostgresHarness);
 port_contracts::request_log_contract!(PostgresHarness);
+port_contracts::statistics_contract!(PostgresHarness);
 port_contracts::access_contract!(PostgresHarness);
 
 /// Fails instead of hanging.

@@ -73,6 +73,7 @@ impl Harness for RedisHarness {
         feed -> ports::feed::Feed,
         message_log -> ports::message_log::MessageLog,
         request_log -> ports::request_log::RequestLog,
+        statistics -> ports::statistics::Statistics,
         access -> ports::access::Access,
     }
 }

@@ -5,15 +5,12 @@ use std::collections::HashSet;
 use common::event::EventType;
 use common::{EnvelopeId, EventKey, TenantId, Timestamp};
 use ports::event_store::{CommitOutcome, DeadLetter, Detail, NewUpdate, Parked, RawObject, RawPending, StatusDetail};
+use ports::statistics::rollup::Messages;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::Resolved;
 use crate::insert::{Rows, Values};
-
-/// Text as both backends store it: PostgreSQL refuses U+0000, so it is U+FFFD everywhere.
-fn storable(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
-}
+use crate::storable;
 
 fn optional(text: Option<&String>) -> Option<String> {
     text.map(|text| storable(text))
@@ -99,7 +96,7 @@ pub(super) async fn messages(
             values.push(update.tenant.as_str().to_owned());
             values.push(key_bytes(update.key));
             values.push(update.envelope.0.as_bytes().to_vec());
-            values.push("whatsapp");
+            values.push(update.provider.webhook_source());
             values.push(storable(id));
             values.push(storable(kind));
             values.push(optional(event.party.phone.as_ref()));
@@ -209,20 +206,23 @@ pub(super) async fn statuses(connection: &mut SqliteConnection, new: &[Resolved<
 }
 
 /// Counts updates that were known. An envelope that is delivered again is no duplicate of itself.
-pub(super) async fn repeats(
+pub(super) async fn repeats<'a>(
     connection: &mut SqliteConnection,
-    updates: &[NewUpdate],
+    updates: &'a [NewUpdate],
     outcomes: &[CommitOutcome],
+    counted: &mut Messages<'a>,
 ) -> Result<(), sqlx::Error> {
     for (update, _) in updates.iter().zip(outcomes).filter(|(_, outcome)| **outcome == CommitOutcome::Duplicate) {
         let (tenant, key) = (update.tenant.as_str(), key_bytes(update.key));
-        sqlx::query("UPDATE event_keys SET count = count + 1 WHERE tenant = ? AND key = ?")
-            .bind(tenant)
-            .bind(key.clone())
-            .execute(&mut *connection)
-            .await?;
+        let first_seen: Option<i64> = sqlx::query_scalar(
+            "UPDATE event_keys SET count = count + 1 WHERE tenant = ? AND key = ? RETURNING first_seen",
+        )
+        .bind(tenant)
+        .bind(key.clone())
+        .fetch_optional(&mut *connection)
+        .await?;
         if matches!(update.event.detail, Detail::Message { .. }) {
-            sqlx::query(
+            let marked = sqlx::query(
                 "UPDATE messages SET duplicate_count = duplicate_count + 1, last_envelope = ?3, \
                  last_duplicate_at = max(coalesce(last_duplicate_at, 0), ?4) \
                  WHERE tenant = ?1 AND key = ?2 AND envelope <> ?3 AND coalesce(last_envelope, x'') <> ?3",
@@ -233,19 +233,26 @@ pub(super) async fn repeats(
             .bind(update.received_at.as_millis())
             .execute(&mut *connection)
             .await?;
+            if let Some(first_seen) = first_seen.filter(|_| marked.rows_affected() > 0) {
+                counted.repeated(update, Timestamp::from_millis(first_seen));
+            }
         }
     }
     Ok(())
 }
 
-pub(super) async fn park(connection: &mut SqliteConnection, parked: &[Parked]) -> Result<(), sqlx::Error> {
+pub(super) async fn park<'a>(
+    connection: &mut SqliteConnection,
+    parked: &'a [Parked],
+    counted: &mut Messages<'a>,
+) -> Result<(), sqlx::Error> {
     const PARKED: Rows = Rows {
         head: "INSERT INTO parked (envelope, tenant, reason, number, received_at, updates, sealed) SELECT * FROM",
         columns: 7,
-        tail: "WHERE column1 IS NOT NULL ON CONFLICT (envelope) DO NOTHING",
+        tail: "WHERE column1 IS NOT NULL ON CONFLICT (envelope) DO NOTHING RETURNING envelope",
     };
-    PARKED
-        .execute(connection, parked, |each, values| {
+    let new = PARKED
+        .fetch(connection, parked, |each, values| {
             values.push(each.envelope.0.as_bytes().to_vec());
             values.push(each.tenant.as_str().to_owned());
             values.push(each.reason.as_str());
@@ -254,8 +261,12 @@ pub(super) async fn park(connection: &mut SqliteConnection, parked: &[Parked]) -
             values.push(each.updates);
             values.push(each.sealed.to_vec());
         })
-        .await
-        .map(|_| ())
+        .await?;
+    let mut new: HashSet<Vec<u8>> = new.iter().map(|row| row.get(0)).collect();
+    for parked in parked.iter().filter(|each| new.remove(each.envelope.0.as_bytes().as_slice())) {
+        counted.parked(parked);
+    }
+    Ok(())
 }
 
 pub(super) async fn bury(
@@ -293,7 +304,7 @@ pub(super) async fn bury(
             values.push(letter.tenant.as_str().to_owned());
             values.push(key_bytes(letter.key));
             values.push(letter.envelope.0.as_bytes().to_vec());
-            values.push("whatsapp");
+            values.push(letter.provider.webhook_source());
             values.push(storable(id).chars().take(NewUpdate::MAX_MESSAGE_ID).collect::<String>());
             values.push("unknown");
             values.push(optional(phone.as_ref()));

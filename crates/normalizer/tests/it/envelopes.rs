@@ -66,6 +66,9 @@ async fn an_envelope_is_read_as_its_provider_writes() {
     let words: Vec<_> = stored.iter().map(|update| update.event.event_type.as_str()).collect();
     let (message, status, other) = ("wharf.message.received", "wharf.message.status", "wharf.unsupported");
     assert_eq!(words, [message, other, status, message, message]);
+    let providers: Vec<_> = stored.iter().map(|update| update.provider).collect();
+    let (twilio, generic) = (Provider::Twilio, Provider::Generic);
+    assert_eq!(providers, [twilio, twilio, twilio, generic, generic]);
     assert_eq!(message_ids(&scene.backend), ["SM1", "SM2", "m1", "SM1"]);
     assert_eq!(stored[2].event.party.user_id.as_deref(), Some("DE.1"));
     assert!(stored.iter().all(|update| update.event.display_number.as_deref() == Some("+15550001111")));
@@ -84,7 +87,7 @@ async fn a_malformed_request_of_twilio_is_a_dead_letter_with_its_bytes() {
     scene.publish(scene.seal(header, body)).await;
     assert_eq!(scene.step().await.events, 0);
     let letters = scene.backend.dead_letters();
-    assert_eq!(letters.len(), 1);
+    assert_eq!((letters.len(), letters[0].provider), (1, Provider::Twilio));
     assert_eq!(scene.opened(&letters[0].sealed).1, body);
 }
 

@@ -20,8 +20,9 @@ async fn a_parked_envelope_stays_parked() {
     let [row] = &rows[..] else { panic!("one row") };
     assert_eq!((row.envelope, row.tenant.as_str(), row.reason), (id, "acme", ParkReason::Throttled));
     assert_eq!((row.updates, &row.sealed), (2, &sealed));
-    let sender = scene.keys("acme").event_hash.sender_limit_key(Provider::Meta, Some("777"), "4915100000001");
-    assert_eq!(row.senders, [sender, sender], "one for each message");
+    assert_eq!(row.provider, Provider::Meta);
+    let sender = Some("+4915100000001".to_owned());
+    assert_eq!(row.throttled, [sender.clone(), sender], "one for each message");
     assert!(scene.backend.committed().is_empty() && scene.backend.dead_letters().is_empty());
     assert_eq!(scene.backend.raw_objects().len(), 1);
 }
@@ -34,7 +35,7 @@ async fn an_unreadable_body_is_parked_without_senders() {
     scene.publish(scene.seal(header, "not JSON")).await;
     scene.step().await;
     let rows = scene.backend.parked();
-    assert_eq!((rows.len(), rows[0].senders.len()), (1, 0));
+    assert_eq!((rows.len(), rows[0].throttled.len()), (1, 0));
     assert!(scene.backend.dead_letters().is_empty());
 }
 
@@ -58,8 +59,8 @@ async fn what_belongs_to_nobody_by_now_is_parked_and_the_rest_passes() {
     assert_eq!(rows.len(), 2, "a redelivery does not park twice");
     assert_eq!(first.len(), 2);
     let [unknown, foreign] = &rows[..] else { panic!("two rows") };
-    assert_eq!((unknown.reason, unknown.updates, unknown.senders.len()), (ParkReason::UnknownTenant, 1, 1));
-    assert_eq!((foreign.reason, foreign.updates, foreign.senders.len()), (ParkReason::ForeignApp, 2, 2));
+    assert_eq!((unknown.reason, unknown.updates, unknown.throttled.len()), (ParkReason::UnknownTenant, 1, 0));
+    assert_eq!((foreign.reason, foreign.updates, foreign.throttled.len()), (ParkReason::ForeignApp, 2, 0));
     assert!(rows.iter().all(|row| row.tenant.is_unassigned() && row.envelope != id));
     let (header, body) = scene.opened(&foreign.sealed);
     assert_eq!((header.id, header.disposition), (foreign.envelope, Disposition::Parked(ParkReason::ForeignApp)));

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use common::EnvelopeId;
 use common::envelope::ParkReason;
+use common::update::Provider;
 use ports::event_store::{Batch, CommitOutcome, DeadLetter, Parked, RawObject, RawPending};
 
 use crate::clock::START;
@@ -23,18 +24,20 @@ fn parked(envelope: EnvelopeId) -> Parked {
     Parked {
         envelope,
         tenant: tenant("_unassigned"),
+        provider: Provider::Meta,
         reason: ParkReason::UnknownTenant,
         number: Some(number("777")),
         received_at: START,
         updates: 2,
         sealed: Bytes::from_static(b"sealed \0 bytes"),
-        senders: vec![key(91), key(91)],
+        throttled: Vec::new(),
     }
 }
 
 fn dead_letter(n: u32) -> DeadLetter {
     DeadLetter {
         tenant: tenant("acme"),
+        provider: Provider::Meta,
         key: key(n),
         envelope: EnvelopeId::fresh(),
         received_at: START,

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use common::record::RecordBatch;
-use common::{EnvelopeId, EventKey, TenantId};
+use common::update::Provider;
+use common::{EnvelopeId, EventKey, TenantId, Timestamp};
 use ports::event_store::{DeadLetter, NewUpdate, Parked, RawObject, RawPending};
 use ports::feed::FeedEvent;
 use ports::message_log::LoggedMessage;
@@ -34,6 +35,25 @@ pub(super) struct MessageRow {
     pub(super) message: LoggedMessage,
 }
 
+/// An inbound message as statistics count it.
+pub(super) struct Tracked {
+    pub(super) provider: Provider,
+    pub(super) failed: bool,
+    pub(super) created_at: Timestamp,
+    pub(super) received_at: Timestamp,
+    /// Envelopes that brought it, the first one first; each counts once.
+    pub(super) envelopes: Vec<EnvelopeId>,
+    /// Envelopes in which it became a dead letter.
+    pub(super) failures: Vec<EnvelopeId>,
+}
+
+/// Messages of one minute that were not handed out as they came: throttled, late.
+#[derive(Default)]
+pub(super) struct Held {
+    pub(super) throttled: u64,
+    pub(super) late: u64,
+}
+
 #[derive(Default)]
 pub(super) struct Database {
     /// The envelope that brought each update first.
@@ -47,6 +67,8 @@ pub(super) struct Database {
     pub(super) sequencer: Option<Lease>,
     pub(super) fence: Option<Fence>,
     pub(super) messages: Vec<MessageRow>,
+    pub(super) tracked: BTreeMap<(TenantId, EventKey), Tracked>,
+    pub(super) held: BTreeMap<Timestamp, Held>,
     pub(super) parked: BTreeMap<EnvelopeId, Parked>,
     pub(super) dead_letters: BTreeMap<(TenantId, EventKey), DeadLetter>,
     pub(super) raw_objects: BTreeMap<EnvelopeId, RawObject>,

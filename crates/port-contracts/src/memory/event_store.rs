@@ -1,14 +1,17 @@
 //! The event store in memory.
 
 use async_trait::async_trait;
-use common::EnvelopeId;
 use common::event::PartitionKey;
+use common::{Clock as _, EnvelopeId, Timestamp};
 use ports::Unavailable;
-use ports::event_store::{Batch, CommitOutcome, Committed, Detail, EventStore, NewUpdate, RawObject, RawPending};
+use ports::event_store::{
+    Batch, CommitOutcome, Committed, DeadLetter, Detail, EventStore, NewUpdate, RawObject, RawPending,
+};
 use ports::feed::FeedEvent;
 use ports::message_log::LoggedMessage;
+use ports::statistics::rollup::{LATE, minute};
 
-use super::database::{Database, MessageRow, OutboxRow};
+use super::database::{Database, MessageRow, OutboxRow, Tracked};
 use super::{MemoryBackend, Operation, Refusal};
 
 /// The longest message id, in characters.
@@ -20,12 +23,16 @@ fn clean(text: &str) -> String {
 }
 
 impl Database {
-    fn commit(&mut self, batch: Batch, refusal: Option<&Refusal>) -> Committed {
-        let outcomes = batch.updates.into_iter().map(|update| self.insert(update, refusal)).collect();
+    fn commit(&mut self, batch: Batch, refusal: Option<&Refusal>, now: Timestamp) -> Committed {
+        let outcomes = batch.updates.into_iter().map(|update| self.insert(update, refusal, now)).collect();
         for parked in batch.parked {
+            if !self.parked.contains_key(&parked.envelope) && !parked.throttled.is_empty() {
+                self.held.entry(minute(parked.received_at)).or_default().throttled += parked.throttled.len() as u64;
+            }
             self.parked.entry(parked.envelope).or_insert(parked);
         }
         for letter in batch.dead_letters {
+            self.fail(&letter, now);
             self.dead_letters.entry((letter.tenant.clone(), letter.key)).or_insert(letter);
         }
         self.raw_objects.extend(batch.raw_objects.into_iter().map(|object| (object.envelope, object)));
@@ -40,7 +47,50 @@ impl Database {
         Committed { outcomes }
     }
 
-    fn insert(&mut self, update: NewUpdate, refusal: Option<&Refusal>) -> CommitOutcome {
+    fn fail(&mut self, letter: &DeadLetter, now: Timestamp) {
+        if letter.message.is_none() {
+            return;
+        }
+        let tracked = self.tracked.entry((letter.tenant.clone(), letter.key)).or_insert_with(|| Tracked {
+            provider: letter.provider,
+            failed: true,
+            created_at: now,
+            received_at: letter.received_at,
+            envelopes: Vec::new(),
+            failures: Vec::new(),
+        });
+        tracked.failed = true;
+        if !tracked.failures.contains(&letter.envelope) {
+            tracked.failures.push(letter.envelope);
+        }
+    }
+
+    /// Keeps what statistics need of an inbound message.
+    fn track(&mut self, update: &NewUpdate, now: Timestamp) {
+        if !matches!(update.event.detail, Detail::Message { .. }) {
+            return;
+        }
+        let new = || Tracked {
+            provider: update.provider,
+            failed: false,
+            created_at: now,
+            received_at: update.received_at,
+            envelopes: Vec::new(),
+            failures: Vec::new(),
+        };
+        let tracked = self.tracked.entry((update.tenant.clone(), update.key)).or_insert_with(new);
+        if tracked.envelopes.contains(&update.envelope) {
+            return;
+        }
+        let first = tracked.envelopes.is_empty();
+        tracked.failed &= !first;
+        tracked.envelopes.push(update.envelope);
+        if !first && update.received_at.since(tracked.received_at) > LATE {
+            self.held.entry(minute(update.received_at)).or_default().late += 1;
+        }
+    }
+
+    fn insert(&mut self, update: NewUpdate, refusal: Option<&Refusal>, now: Timestamp) -> CommitOutcome {
         if let Some(reason) = refusal.and_then(|refusal| refusal(&update)) {
             return CommitOutcome::Refused(reason);
         }
@@ -49,6 +99,7 @@ impl Database {
         {
             return CommitOutcome::Refused("message id too long".to_owned());
         }
+        self.track(&update, now);
         let key = (update.tenant.clone(), update.key);
         if let Some(first) = self.keys.get(&key) {
             self.duplicates += u64::from(*first != update.envelope);
@@ -100,7 +151,7 @@ impl EventStore for MemoryBackend {
     async fn commit(&self, batch: Batch) -> Result<Committed, Unavailable> {
         let work = || {
             let refusal = self.shared.refusal.lock().unwrap();
-            self.database().commit(batch, refusal.as_ref())
+            self.database().commit(batch, refusal.as_ref(), self.clock().now())
         };
         self.faults().run(Operation::Commit, work).await
     }

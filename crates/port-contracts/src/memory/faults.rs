@@ -35,6 +35,7 @@ pub enum Operation {
     Search,
     Totals,
     Record,
+    ReadStatistics,
     ReadAccess,
     WriteAccess,
 }

@@ -13,6 +13,7 @@ mod faults;
 mod identity;
 mod logs;
 mod outbox;
+mod statistics;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -30,6 +31,7 @@ use ports::feed::Feed;
 use ports::message_log::MessageLog;
 use ports::outbox::Outbox;
 use ports::request_log::RequestLog;
+use ports::statistics::Statistics;
 
 pub use faults::{Faults, Operation};
 
@@ -125,6 +127,11 @@ impl MemoryBackend {
 
     /// The request log.
     pub fn request_log(&self) -> Arc<dyn RequestLog> {
+        Arc::new(self.clone())
+    }
+
+    /// The statistics.
+    pub fn statistics(&self) -> Arc<dyn Statistics> {
         Arc::new(self.clone())
     }
 
@@ -257,6 +264,10 @@ impl Harness for MemoryHarness {
 
     fn request_log(&self) -> Arc<dyn RequestLog> {
         self.0.request_log()
+    }
+
+    fn statistics(&self) -> Arc<dyn Statistics> {
+        self.0.statistics()
     }
 
     fn access(&self) -> Arc<dyn Access> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// For each port: the file with its macro, and the files with its laws.
-const PORTS: [(&str, &[&str]); 8] = [
+const PORTS: [(&str, &[&str]); 9] = [
     (
         include_str!("../../src/event_bus/mod.rs"),
         &[
@@ -27,6 +27,7 @@ const PORTS: [(&str, &[&str]); 8] = [
     (include_str!("../../src/feed.rs"), &[include_str!("../../src/feed.rs")]),
     (include_str!("../../src/message_log.rs"), &[include_str!("../../src/message_log.rs")]),
     (include_str!("../../src/request_log.rs"), &[include_str!("../../src/request_log.rs")]),
+    (include_str!("../../src/statistics.rs"), &[include_str!("../../src/statistics.rs")]),
 ];
 
 #[test]

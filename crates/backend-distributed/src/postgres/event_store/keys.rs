@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use common::{EventKey, TenantId};
 use ports::event_store::{CommitOutcome, Detail, NewUpdate};
+use ports::statistics::rollup::Messages;
 use sqlx::postgres::PgConnection;
 
 use super::rounds;
@@ -38,6 +39,7 @@ pub(super) async fn repeats(
     connection: &mut PgConnection,
     updates: &[NewUpdate],
     outcomes: &[CommitOutcome],
+    counted: &mut Messages<'_>,
 ) -> Result<(), sqlx::Error> {
     let repeated = updates.iter().zip(outcomes).filter(|(_, outcome)| **outcome == CommitOutcome::Duplicate);
     let repeated: Vec<&NewUpdate> = repeated.map(|(update, _)| update).collect();
@@ -67,21 +69,28 @@ pub(super) async fn repeats(
         _ => None,
     });
     for round in rounds(messages, |(update, _)| (&update.tenant, update.key)) {
-        sqlx::query(
+        let marked: Vec<(String, Vec<u8>)> = sqlx::query_as(
             "UPDATE messages AS m SET duplicate_count = m.duplicate_count + 1, last_envelope = again.envelope, \
              last_duplicate_at = greatest(m.last_duplicate_at, again.at) \
              FROM UNNEST($1::text[], $2::bytea[], $3::timestamptz[], $4::uuid[], $5::timestamptz[]) \
                  AS again (tenant, key, first_seen, envelope, at) \
              WHERE m.tenant = again.tenant AND m.key = again.key AND m.received_at = again.first_seen \
-             AND m.envelope <> again.envelope AND m.last_envelope IS DISTINCT FROM again.envelope",
+             AND m.envelope <> again.envelope AND m.last_envelope IS DISTINCT FROM again.envelope \
+             RETURNING m.tenant, m.key",
         )
         .bind(column(&round, |(update, _)| update.tenant.as_str()))
         .bind(column(&round, |(update, _)| update.key.0))
         .bind(column(&round, |(_, first_seen)| *first_seen))
         .bind(column(&round, |(update, _)| update.envelope.0))
         .bind(column(&round, |(update, _)| Moment::from(update.received_at)))
-        .execute(&mut *connection)
+        .fetch_all(&mut *connection)
         .await?;
+        let marked: HashSet<MessageKey> = marked.into_iter().filter_map(message_key).collect();
+        for (update, first_seen) in round {
+            if marked.contains(&(update.tenant.clone(), update.key)) {
+                counted.repeated(update, first_seen.into());
+            }
+        }
     }
     Ok(())
 }

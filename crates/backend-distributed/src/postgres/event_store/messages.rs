@@ -34,16 +34,17 @@ pub(super) async fn messages(
         "INSERT INTO messages (tenant, key, envelope, webhook_source, message_id, type, phone_number, user_id, \
          to_number, \
          text, text_folded, sent_at, conversation, status, received_at, created_at) \
-         SELECT tenant, key, envelope, 'whatsapp', message_id, type, phone_number, user_id, to_number, text, \
-         text_folded, \
-         sent_at, conversation, 'completed', received_at, $14 \
+         SELECT tenant, key, envelope, webhook_source, message_id, type, phone_number, user_id, to_number, text, \
+         text_folded, sent_at, conversation, 'completed', received_at, $15 \
          FROM UNNEST($1::text[], $2::bytea[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
-         $9::text[], $10::text[], $11::timestamptz[], $12::uuid[], $13::timestamptz[]) AS new (tenant, key, envelope, \
-         message_id, type, phone_number, user_id, to_number, text, text_folded, sent_at, conversation, received_at)",
+         $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::uuid[], $14::timestamptz[]) AS new (tenant, key, \
+         envelope, webhook_source, message_id, type, phone_number, user_id, to_number, text, text_folded, sent_at, \
+         conversation, received_at)",
     )
     .bind(column(&rows, |row| row.of.update.tenant.as_str()))
     .bind(column(&rows, |row| row.of.update.key.0))
     .bind(column(&rows, |row| row.of.update.envelope.0))
+    .bind(column(&rows, |row| row.of.update.provider.webhook_source()))
     .bind(column(&rows, |row| storable(row.id)))
     .bind(column(&rows, |row| storable(row.kind)))
     .bind(column(&rows, |row| optional(row.of.update.event.party.phone.as_ref())))
@@ -143,8 +144,8 @@ impl<'a> Failed<'a> {
 async fn fail(connection: &mut PgConnection, failed: &[Failed<'_>], now: Timestamp) -> Result<(), sqlx::Error> {
     sqlx::query(
         "WITH letter AS MATERIALIZED (SELECT v.*, coalesce(e.first_seen, d.received_at) AS stored_at \
-             FROM UNNEST($1::text[], $2::bytea[], $3::uuid[], $4::text[], $5::text[], $6::text[]) \
-                 AS v (tenant, key, envelope, message_id, phone_number, reason) \
+             FROM UNNEST($1::text[], $2::bytea[], $3::uuid[], $4::text[], $5::text[], $6::text[], $8::text[]) \
+                 AS v (tenant, key, envelope, message_id, phone_number, reason, webhook_source) \
              JOIN dead_letters AS d ON d.tenant = v.tenant AND d.key = v.key \
              LEFT JOIN event_keys AS e ON e.tenant = v.tenant AND e.key = v.key), \
          marked AS (UPDATE messages AS m SET error_message = letter.reason, error_count = m.error_count + 1, \
@@ -153,9 +154,8 @@ async fn fail(connection: &mut PgConnection, failed: &[Failed<'_>], now: Timesta
              AND m.envelope <> letter.envelope) \
          INSERT INTO messages (tenant, key, envelope, webhook_source, message_id, type, phone_number, sent_at, status, \
              error_message, error_count, received_at, created_at) \
-         SELECT tenant, key, envelope, 'whatsapp', message_id, 'unknown', phone_number, stored_at, 'failed', reason, \
-         1, \
-             stored_at, $7 FROM letter \
+         SELECT tenant, key, envelope, webhook_source, message_id, 'unknown', phone_number, stored_at, 'failed', \
+             reason, 1, stored_at, $7 FROM letter \
          WHERE NOT EXISTS (SELECT FROM messages AS m WHERE m.tenant = letter.tenant AND m.key = letter.key \
              AND m.received_at = letter.stored_at)",
     )
@@ -166,6 +166,7 @@ async fn fail(connection: &mut PgConnection, failed: &[Failed<'_>], now: Timesta
     .bind(column(failed, |each| optional(each.phone)))
     .bind(column(failed, |each| storable(&each.letter.reason)))
     .bind(Moment::from(now))
+    .bind(column(failed, |each| each.letter.provider.webhook_source()))
     .execute(connection)
     .await
     .map(|_| ())

@@ -1,8 +1,11 @@
 //! The other things a batch writes: parked envelopes, places of raw bytes, attempts.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use common::{EnvelopeId, NumberId};
 use ports::event_store::{Parked, RawObject, RawPending};
+use ports::statistics::rollup::Messages;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
@@ -16,16 +19,20 @@ fn by_envelope<R>(rows: &[R], envelope: impl Fn(&R) -> EnvelopeId) -> Vec<&R> {
     sorted
 }
 
-pub(super) async fn park(connection: &mut PgConnection, parked: &[Parked]) -> Result<(), sqlx::Error> {
+pub(super) async fn park<'a>(
+    connection: &mut PgConnection,
+    parked: &'a [Parked],
+    counted: &mut Messages<'a>,
+) -> Result<(), sqlx::Error> {
     if parked.is_empty() {
         return Ok(());
     }
     let rows = by_envelope(parked, |each| each.envelope);
-    sqlx::query(
+    let new: Vec<Uuid> = sqlx::query_scalar(
         "INSERT INTO parked (envelope, tenant, reason, number, received_at, updates, sealed) \
          SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[], \
          $7::bytea[]) \
-         ON CONFLICT (envelope) DO NOTHING",
+         ON CONFLICT (envelope) DO NOTHING RETURNING envelope",
     )
     .bind(column(&rows, |each| each.envelope.0))
     .bind(column(&rows, |each| each.tenant.as_str()))
@@ -34,9 +41,13 @@ pub(super) async fn park(connection: &mut PgConnection, parked: &[Parked]) -> Re
     .bind(column(&rows, |each| Moment::from(each.received_at)))
     .bind(column(&rows, |each| i64::from(each.updates)))
     .bind(column(&rows, |each| &*each.sealed))
-    .execute(connection)
-    .await
-    .map(|_| ())
+    .fetch_all(connection)
+    .await?;
+    let mut new: HashSet<Uuid> = new.into_iter().collect();
+    for parked in parked.iter().filter(|each| new.remove(&each.envelope.0)) {
+        counted.parked(parked);
+    }
+    Ok(())
 }
 
 pub(super) async fn raw_objects(connection: &mut PgConnection, objects: &[RawObject]) -> Result<(), sqlx::Error> {

@@ -5,6 +5,7 @@ use super::*;
 fn letter(n: u32, reason: &str) -> DeadLetter {
     DeadLetter {
         tenant: TenantId::new("acme").unwrap(),
+        provider: Provider::Meta,
         key: key(n),
         envelope: EnvelopeId::fresh(),
         received_at: START,
@@ -60,6 +61,19 @@ async fn a_duplicate_counts_once_for_each_envelope() {
     assert_eq!((row[0].get::<i32, _>(0), row[0].get::<bool, _>(1)), (3, true));
     assert_eq!((row[1].get::<i32, _>(0), row[1].get::<Option<bool>, _>(1)), (0, None));
     assert_eq!(scene.count("SELECT sum(count)::bigint FROM event_keys").await, 8, "all that came is counted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_says_whose_webhook_it_came_in() {
+    let scene = PostgresHarness::fresh().await;
+    let updates = (1..).zip(Provider::ALL).map(|(n, provider)| NewUpdate { provider, ..message(n) });
+    let dead_letters = (11..).zip(Provider::ALL).map(|(n, provider)| DeadLetter { provider, ..letter(n, "broken") });
+    let batch = Batch { updates: updates.collect(), dead_letters: dead_letters.collect(), ..Batch::default() };
+    scene.store.commit(batch).await.unwrap();
+    let rows =
+        scene.rows("SELECT webhook_source FROM webhook_messages ORDER BY status, length(message_id), message_id");
+    let sources: Vec<String> = rows.await.iter().map(|row| row.get(0)).collect();
+    assert_eq!(sources, ["whatsapp", "twilio", "generic", "whatsapp", "twilio", "generic"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
