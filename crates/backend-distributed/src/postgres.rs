@@ -14,6 +14,7 @@ mod feed;
 mod message_log;
 mod options;
 mod outbox;
+mod parking;
 mod partitions;
 mod receipts;
 mod request_log;
@@ -37,6 +38,7 @@ pub use event_store::PostgresEventStore;
 pub use feed::PostgresFeed;
 pub use message_log::PostgresMessageLog;
 pub use outbox::PostgresOutbox;
+pub use parking::PostgresParking;
 pub use request_log::PostgresRequestLog;
 pub use statistics::PostgresStatistics;
 
@@ -145,6 +147,11 @@ impl Postgres {
     /// What requests and messages come to.
     pub fn statistics(&self) -> Arc<PostgresStatistics> {
         Arc::new(PostgresStatistics::new(self.database.clone()))
+    }
+
+    /// Parked envelopes, and where raw bytes are.
+    pub fn parking(&self) -> Arc<PostgresParking> {
+        Arc::new(PostgresParking::new(self.database.clone()))
     }
 
     /// Tokens and actions.

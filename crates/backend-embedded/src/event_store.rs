@@ -65,6 +65,7 @@ impl EventStore for SqliteEventStore {
             rows::raw_objects(&mut transaction, &batch.raw_objects).await.map_err(unavailable)?;
             rows::raw_pending(&mut transaction, &batch.raw_pending).await.map_err(unavailable)?;
             rows::finish(&mut transaction, &batch.finished).await.map_err(unavailable)?;
+            rows::release(&mut transaction, &batch.released).await.map_err(unavailable)?;
             rollups::messages(&mut transaction, &counted).await.map_err(unavailable)?;
             transaction.commit().await.map_err(unavailable)?;
             Ok(Committed { outcomes })

@@ -17,6 +17,7 @@ mod folder;
 mod insert;
 mod message_log;
 mod outbox;
+mod parking;
 mod request_log;
 mod rollups;
 mod sqlite;
@@ -39,6 +40,7 @@ pub use feed::SqliteFeed;
 pub use folder::{DataFolder, FolderError};
 pub use message_log::SqliteMessageLog;
 pub use outbox::SqliteOutbox;
+pub use parking::SqliteParking;
 pub use request_log::SqliteRequestLog;
 pub use statistics::SqliteStatistics;
 
@@ -68,6 +70,8 @@ pub struct Embedded {
     pub request_log: Arc<SqliteRequestLog>,
     /// What requests and messages come to.
     pub statistics: Arc<SqliteStatistics>,
+    /// Parked envelopes, and where raw bytes are.
+    pub parking: Arc<SqliteParking>,
     /// Tokens and actions.
     pub access: Arc<SqliteAccess>,
     databases: [Arc<Database>; 3],
@@ -90,8 +94,9 @@ impl Embedded {
             outbox: Arc::new(SqliteOutbox::open(data.clone(), clock.clone()).await?),
             feed: Arc::new(SqliteFeed::new(data.clone())),
             message_log: Arc::new(SqliteMessageLog::new(data.clone())),
-            request_log: Arc::new(SqliteRequestLog::new(data.clone(), clock)),
+            request_log: Arc::new(SqliteRequestLog::new(data.clone(), clock.clone())),
             statistics: Arc::new(SqliteStatistics::new(data.clone())),
+            parking: Arc::new(SqliteParking::new(data.clone(), clock.clone())),
             access: Arc::new(SqliteAccess::new(data.clone())),
             databases: [inbound, rest, data],
             tasks,

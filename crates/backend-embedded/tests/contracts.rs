@@ -18,6 +18,8 @@ use ports::event_store::EventStore;
 use ports::feed::Feed;
 use ports::message_log::MessageLog;
 use ports::outbox::Outbox;
+use ports::parking::Parking;
+use ports::raw::RawIndex;
 use ports::request_log::RequestLog;
 use ports::statistics::Statistics;
 use tempfile::TempDir;
@@ -91,6 +93,14 @@ impl Harness for EmbeddedHarness {
 
     fn statistics(&self) -> Arc<dyn Statistics> {
         self.backend.statistics.clone()
+    }
+
+    fn parking(&self) -> Arc<dyn Parking> {
+        self.backend.parking.clone()
+    }
+
+    fn raw(&self) -> Arc<dyn RawIndex> {
+        self.backend.parking.clone()
     }
 
     fn access(&self) -> Arc<dyn Access> {

@@ -12,6 +12,8 @@ use ports::event_store::EventStore;
 use ports::feed::Feed;
 use ports::message_log::MessageLog;
 use ports::outbox::Outbox;
+use ports::parking::Parking;
+use ports::raw::RawIndex;
 use ports::request_log::RequestLog;
 use ports::statistics::Statistics;
 
@@ -59,6 +61,10 @@ pub trait Harness: Sized + Send + Sync {
     fn request_log(&self) -> Arc<dyn RequestLog>;
     /// The statistics of the same database.
     fn statistics(&self) -> Arc<dyn Statistics>;
+    /// Parking, in the same database as [`Harness::store`].
+    fn parking(&self) -> Arc<dyn Parking>;
+    /// Raw envelopes, in the same database.
+    fn raw(&self) -> Arc<dyn RawIndex>;
     /// Access, in the same database.
     fn access(&self) -> Arc<dyn Access>;
 }

@@ -17,6 +17,8 @@ pub mod harness;
 pub mod memory;
 pub mod message_log;
 pub mod outbox;
+pub mod parking;
+pub mod raw;
 pub mod request_log;
 pub mod samples;
 mod scene;
@@ -42,6 +44,8 @@ macro_rules! contracts {
         $crate::request_log_contract!($harness);
         $crate::statistics_contract!($harness);
         $crate::access_contract!($harness);
+        $crate::parking_contract!($harness);
+        $crate::raw_contract!($harness);
     };
 }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use common::envelope::ParkReason;
 use common::{EnvelopeId, Timestamp};
-use ports::event_store::{Batch, Parked};
+use ports::event_store::{Batch, Pace, Parked};
 use ports::parking::{Due, ParkedFilter, ParkedRow};
 use uuid::Uuid;
 
 use crate::clock::START;
 use crate::harness::Harness;
-use crate::samples::parked;
+use crate::samples::{key, parked};
 use crate::scene::{Scene, number, tenant};
 
 /// One test for each law of parking.
@@ -25,6 +25,7 @@ macro_rules! parking_contract {
             what_is_due_is_taken_once_and_again_after_its_lease,
             what_was_parked_for_the_directory_is_due_only_when_asked_for,
             what_is_due_later_waits,
+            throttled_ones_are_due_at_the_pace_of_their_sender,
             a_forced_one_says_so_until_it_is_put_back,
             what_is_released_is_gone_with_the_commit_that_stores_it,
             the_oldest_expire_in_portions,
@@ -70,7 +71,7 @@ async fn list<H: Harness>(scene: &Scene<H>, filter: &ParkedFilter) -> Vec<u128> 
 }
 
 async fn take<H: Harness>(scene: &Scene<H>) -> Vec<Due> {
-    scene.parking().take_due(10, MINUTE).await.unwrap()
+    scene.parking().take_due(scene.now(), 10, MINUTE).await.unwrap()
 }
 
 fn ids(due: &[Due]) -> Vec<u128> {
@@ -125,7 +126,9 @@ pub async fn groups_sum_up<H: Harness>() {
     let groups = scene.parking().groups().await.unwrap();
     let told: Vec<_> = groups
         .iter()
-        .map(|group| (group.tenant.as_str(), group.reason, group.number.as_ref().map(|id| id.as_str()), group.envelopes))
+        .map(|group| {
+            (group.tenant.as_str(), group.reason, group.number.as_ref().map(|id| id.as_str()), group.envelopes)
+        })
         .collect();
     use ParkReason::{Suspended, UnknownTenant};
     assert_eq!(
@@ -171,6 +174,19 @@ pub async fn what_is_due_later_waits<H: Harness>() {
     scene.parking().put_back(&[envelope(1)], Some(START.plus(MINUTE * 50))).await.unwrap();
     assert!(take(&scene).await.is_empty());
     assert_eq!(list(&scene, &all()).await, [1, 2]);
+}
+
+pub async fn throttled_ones_are_due_at_the_pace_of_their_sender<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    let of = |n: u32, sender: u32| {
+        let pace = Some(Pace { sender: key(sender), max: 2, window: MINUTE });
+        Parked { received_at: START, pace, ..one(n, "acme", ParkReason::Throttled, None) }
+    };
+    park(&scene, vec![of(1, 1), of(2, 1), of(3, 2)]).await;
+    park(&scene, vec![of(4, 1), of(5, 1), of(6, 1), of(1, 1)]).await;
+    let rows = scene.parking().list(&all(), None, 10).await.unwrap();
+    let due: Vec<_> = rows.iter().map(|row| (row.envelope, row.due_at.unwrap())).collect();
+    assert_eq!(due, [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 3)].map(|(n, minutes)| (envelope(n), at(minutes))));
 }
 
 pub async fn a_forced_one_says_so_until_it_is_put_back<H: Harness>() {

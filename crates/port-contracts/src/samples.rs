@@ -1,13 +1,15 @@
 //! Values that laws and tests of jobs are made of.
 
 use bytes::Bytes;
+use common::envelope::ParkReason;
 use common::event::{EventType, PARTITIONS, PartitionKey};
 use common::message::Party;
 use common::status::DeliveryState;
 use common::update::Provider;
 use common::{EnvelopeId, EventKey, NumberId, TenantId};
-use ports::event_store::{Detail, NewEvent, NewUpdate, StatusDetail};
+use ports::event_store::{Detail, NewEvent, NewUpdate, Parked, StatusDetail};
 use std::time::Duration;
+use uuid::Uuid;
 
 use crate::clock::START;
 
@@ -31,6 +33,23 @@ pub fn by_user_id(user_id: &str) -> Party {
 /// A person known by both.
 pub fn by_both(phone: &str, user_id: &str) -> Party {
     Party { user_id: Some(user_id.to_owned()), ..by_phone(phone) }
+}
+
+/// The `n`th parked envelope of tenant `acme`, of nobody's number.
+pub fn parked(n: u32) -> Parked {
+    Parked {
+        envelope: EnvelopeId(Uuid::from_u128(n.into())),
+        tenant: TenantId::new("acme").unwrap(),
+        provider: Provider::Meta,
+        reason: ParkReason::UnknownTenant,
+        number: None,
+        received_at: START,
+        updates: n + 1,
+        sealed: Bytes::from(format!("sealed {n}")),
+        due_at: None,
+        pace: None,
+        throttled: Vec::new(),
+    }
 }
 
 /// The `n`th inbound message of tenant `acme`: `wamid.<n>`, sent `n` seconds after [`START`] by +491700000001 to number

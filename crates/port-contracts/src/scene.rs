@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{NumberId, TenantId};
+use common::{Clock as _, NumberId, TenantId, Timestamp};
 use ports::access::Access;
 use ports::admission::Admission;
 use ports::directory::DirectoryStore;
@@ -13,6 +13,8 @@ use ports::event_store::{Batch, CommitOutcome, EventStore, NewUpdate};
 use ports::feed::{Feed, FeedEvent, FeedFilter, Position};
 use ports::message_log::MessageLog;
 use ports::outbox::{Fence, Outbox};
+use ports::parking::Parking;
+use ports::raw::RawIndex;
 use ports::request_log::RequestLog;
 use ports::statistics::Statistics;
 use uuid::Uuid;
@@ -83,6 +85,19 @@ impl<H: Harness> Scene<H> {
 
     pub(crate) fn access(&self) -> Arc<dyn Access> {
         self.harness.access()
+    }
+
+    pub(crate) fn parking(&self) -> Arc<dyn Parking> {
+        self.harness.parking()
+    }
+
+    pub(crate) fn raw(&self) -> Arc<dyn RawIndex> {
+        self.harness.raw()
+    }
+
+    /// The time, as a process sees it.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Commits updates in one batch.

@@ -121,6 +121,8 @@ fn throttled(phones: &[Option<&str>]) -> Parked {
         received_at: START,
         updates: 1,
         sealed: Bytes::from_static(b"sealed"),
+        due_at: None,
+        pace: None,
         throttled: phones.iter().map(|phone| phone.map(str::to_owned)).collect(),
     }
 }

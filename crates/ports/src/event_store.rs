@@ -3,6 +3,8 @@
 //! An update exists once per tenant and [`EventKey`]. The store alone decides that: what the gateway lets through twice
 //! is folded here.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::envelope::ParkReason;
@@ -95,10 +97,26 @@ pub struct Parked {
     pub updates: u32,
     /// The envelope's bytes, sealed.
     pub sealed: Bytes,
+    /// When it is to be looked at; `None` is when the directory changes, or somebody asks for it. With a pace not before
+    /// its turn.
+    pub due_at: Option<Timestamp>,
+    /// How fast its sender's envelopes are let go.
+    pub pace: Option<Pace>,
     /// The inbound messages inside, if they are throttled, by their sender's phone number (E.164) where it is known:
     /// they count as blocked. In the clear, since the table of the senders' limits is for those who may read messages;
     /// a keyed hash could not be read there.
     pub throttled: Vec<Option<String>>,
+}
+
+/// The pace at which throttled envelopes of one sender are let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// The sender's keyed hash.
+    pub sender: EventKey,
+    /// Envelopes in a window.
+    pub max: u32,
+    /// The window; the first ones wait for one.
+    pub window: Duration,
 }
 
 /// An update (or a whole envelope) that could not be normalised.
@@ -208,6 +226,8 @@ pub struct Batch {
     pub raw_pending: Vec<RawPending>,
     /// Envelopes that are done: their attempt counters are cleared.
     pub finished: Vec<EnvelopeId>,
+    /// Parked envelopes whose updates are in this batch: they are parked no more.
+    pub released: Vec<EnvelopeId>,
 }
 
 /// What became of an update.

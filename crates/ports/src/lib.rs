@@ -12,6 +12,8 @@ pub mod event_store;
 pub mod feed;
 pub mod message_log;
 pub mod outbox;
+pub mod parking;
+pub mod raw;
 pub mod request_log;
 pub mod statistics;
 

@@ -91,8 +91,9 @@ pub trait Parking: Send + Sync {
     /// there are.
     async fn make_due(&self, filter: &ParkedFilter, at: Timestamp, forced: bool) -> Result<u64, Unavailable>;
 
-    /// Takes up to `max` due ones, the longest due first, and keeps them from others for `lease`. By the store's clock.
-    async fn take_due(&self, max: usize, lease: Duration) -> Result<Vec<Due>, Unavailable>;
+    /// Takes up to `max` that are due at this moment, the longest due first, and keeps them from others for `lease`, by
+    /// the store's own clock.
+    async fn take_due(&self, now: Timestamp, max: usize, lease: Duration) -> Result<Vec<Due>, Unavailable>;
 
     /// Puts back what cannot go now. It is not forced any more.
     async fn put_back(&self, envelopes: &[EnvelopeId], due_at: Option<Timestamp>) -> Result<(), Unavailable>;

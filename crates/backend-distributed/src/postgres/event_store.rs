@@ -132,6 +132,7 @@ impl PostgresEventStore {
         work::raw_objects(&mut transaction, &batch.raw_objects).await?;
         work::raw_pending(&mut transaction, &batch.raw_pending).await?;
         work::finish(&mut transaction, &batch.finished).await?;
+        work::release(&mut transaction, &batch.released).await?;
         rollups::messages(&mut transaction, &counted).await?;
         // Last, since from here on no other commit that makes events goes on.
         events::events(&mut transaction, &new).await?;

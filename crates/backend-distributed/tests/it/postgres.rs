@@ -25,6 +25,8 @@ use ports::event_store::{Batch, CommitOutcome, DeadLetter, Detail, EventStore, N
 use ports::feed::{Feed, FeedEvent, FeedFilter};
 use ports::message_log::{MessageFilter, MessageLog};
 use ports::outbox::Outbox;
+use ports::parking::Parking;
+use ports::raw::RawIndex;
 use ports::request_log::RequestLog;
 use ports::statistics::Statistics;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -150,6 +152,7 @@ impl Harness for PostgresHarness {
         let micros = time.as_micros();
         self.run(&format!(
             "UPDATE sequencer SET until = until - {micros} * interval '1 microsecond'; \
+             UPDATE parked SET taken_until = taken_until - {micros} * interval '1 microsecond'; \
              UPDATE outbox SET until = until - {micros} * interval '1 microsecond' WHERE until IS NOT NULL"
         ))
         .await;
@@ -191,6 +194,14 @@ impl Harness for PostgresHarness {
         self.postgres.statistics()
     }
 
+    fn parking(&self) -> Arc<dyn Parking> {
+        self.postgres.parking()
+    }
+
+    fn raw(&self) -> Arc<dyn RawIndex> {
+        self.postgres.parking()
+    }
+
     fn access(&self) -> Arc<dyn Access> {
         self.access.clone()
     }
@@ -204,6 +215,8 @@ port_contracts::message_log_contract!(PostgresHarness);
 port_contracts::request_log_contract!(PostgresHarness);
 port_contracts::statistics_contract!(PostgresHarness);
 port_contracts::access_contract!(PostgresHarness);
+port_contracts::parking_contract!(PostgresHarness);
+port_contracts::raw_contract!(PostgresHarness);
 
 /// Fails instead of hanging.
 async fn bounded<T>(what: &str, work: impl Future<Output = T>) -> T {

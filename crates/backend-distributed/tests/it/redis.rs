@@ -74,6 +74,8 @@ impl Harness for RedisHarness {
         message_log -> ports::message_log::MessageLog,
         request_log -> ports::request_log::RequestLog,
         statistics -> ports::statistics::Statistics,
+        parking -> ports::parking::Parking,
+        raw -> ports::raw::RawIndex,
         access -> ports::access::Access,
     }
 }

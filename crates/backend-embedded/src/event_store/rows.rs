@@ -247,12 +247,12 @@ pub(super) async fn park<'a>(
     counted: &mut Messages<'a>,
 ) -> Result<(), sqlx::Error> {
     const PARKED: Rows = Rows {
-        head: "INSERT INTO parked (envelope, tenant, reason, number, received_at, updates, sealed) SELECT * FROM",
-        columns: 7,
+        head: "INSERT INTO parked (envelope, tenant, reason, number, received_at, updates, sealed, due_at) SELECT * FROM",
+        columns: 8,
         tail: "WHERE column1 IS NOT NULL ON CONFLICT (envelope) DO NOTHING RETURNING envelope",
     };
     let new = PARKED
-        .fetch(connection, parked, |each, values| {
+        .fetch(&mut *connection, parked, |each, values| {
             values.push(each.envelope.0.as_bytes().to_vec());
             values.push(each.tenant.as_str().to_owned());
             values.push(each.reason.as_str());
@@ -260,11 +260,42 @@ pub(super) async fn park<'a>(
             values.push(each.received_at.as_millis());
             values.push(each.updates);
             values.push(each.sealed.to_vec());
+            values.push(each.due_at.map(Timestamp::as_millis));
         })
         .await?;
     let mut new: HashSet<Vec<u8>> = new.iter().map(|row| row.get(0)).collect();
     for parked in parked.iter().filter(|each| new.remove(each.envelope.0.as_bytes().as_slice())) {
         counted.parked(parked);
+        take_turn(connection, parked).await?;
+    }
+    Ok(())
+}
+
+/// Gives a throttled envelope its turn: a window after its receipt, and a window after the one that its sender may have
+/// let go with it.
+async fn take_turn(connection: &mut SqliteConnection, parked: &Parked) -> Result<(), sqlx::Error> {
+    let Some(pace) = parked.pace else { return Ok(()) };
+    let window = i64::try_from(pace.window.as_millis()).unwrap_or(i64::MAX);
+    sqlx::query(
+        "UPDATE parked SET sender = ?2, due_at = max(received_at + ?3, coalesce((SELECT other.due_at FROM parked AS other \
+         WHERE other.tenant = parked.tenant AND other.sender = ?2 AND other.envelope <> ?1 \
+         ORDER BY other.due_at DESC LIMIT 1 OFFSET ?4) + ?3, 0)) WHERE envelope = ?1",
+    )
+    .bind(parked.envelope.0.as_bytes().to_vec())
+    .bind(pace.sender.0.to_vec())
+    .bind(window)
+    .bind(i64::from(pace.max.saturating_sub(1)))
+    .execute(connection)
+    .await
+    .map(|_| ())
+}
+
+pub(super) async fn release(connection: &mut SqliteConnection, envelopes: &[EnvelopeId]) -> Result<(), sqlx::Error> {
+    for envelope in envelopes {
+        sqlx::query("DELETE FROM parked WHERE envelope = ?")
+            .bind(envelope.0.as_bytes().to_vec())
+            .execute(&mut *connection)
+            .await?;
     }
     Ok(())
 }

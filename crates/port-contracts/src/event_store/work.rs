@@ -3,7 +3,6 @@
 
 use bytes::Bytes;
 use common::EnvelopeId;
-use common::envelope::ParkReason;
 use common::update::Provider;
 use ports::event_store::{Batch, CommitOutcome, DeadLetter, Parked, RawObject, RawPending};
 
@@ -24,13 +23,9 @@ fn parked(envelope: EnvelopeId) -> Parked {
     Parked {
         envelope,
         tenant: tenant("_unassigned"),
-        provider: Provider::Meta,
-        reason: ParkReason::UnknownTenant,
         number: Some(number("777")),
-        received_at: START,
-        updates: 2,
         sealed: Bytes::from_static(b"sealed \0 bytes"),
-        throttled: Vec::new(),
+        ..crate::samples::parked(1)
     }
 }
 
@@ -191,6 +186,7 @@ pub async fn everything_in_one_batch_is_written<H: Harness>() {
         raw_objects: vec![object(ids[2])],
         raw_pending: vec![pending(ids[3])],
         finished: ids.clone(),
+        released: vec![EnvelopeId::fresh()],
     };
     let first = scene.store().commit(batch.clone()).await.unwrap();
     assert_eq!(first.outcomes, [CommitOutcome::New, CommitOutcome::New]);

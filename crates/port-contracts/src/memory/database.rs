@@ -70,6 +70,7 @@ pub(super) struct Database {
     pub(super) tracked: BTreeMap<(TenantId, EventKey), Tracked>,
     pub(super) held: BTreeMap<Timestamp, Held>,
     pub(super) parked: BTreeMap<EnvelopeId, Parked>,
+    pub(super) held_aside: super::parking::Held,
     pub(super) dead_letters: BTreeMap<(TenantId, EventKey), DeadLetter>,
     pub(super) raw_objects: BTreeMap<EnvelopeId, RawObject>,
     pub(super) raw_pending: Vec<RawPending>,
@@ -80,6 +81,7 @@ pub(super) struct Database {
 impl Database {
     pub(super) fn forget_leases(&mut self) {
         self.sequencer = None;
+        self.held_aside.forget_leases();
         self.outbox.iter_mut().for_each(|row| row.lease = None);
     }
 }

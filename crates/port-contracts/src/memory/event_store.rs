@@ -26,10 +26,10 @@ impl Database {
     fn commit(&mut self, batch: Batch, refusal: Option<&Refusal>, now: Timestamp) -> Committed {
         let outcomes = batch.updates.into_iter().map(|update| self.insert(update, refusal, now)).collect();
         for parked in batch.parked {
-            if !self.parked.contains_key(&parked.envelope) && !parked.throttled.is_empty() {
-                self.held.entry(minute(parked.received_at)).or_default().throttled += parked.throttled.len() as u64;
+            let (throttled, received_at) = (parked.throttled.len() as u64, parked.received_at);
+            if self.park(parked) && throttled > 0 {
+                self.held.entry(minute(received_at)).or_default().throttled += throttled;
             }
-            self.parked.entry(parked.envelope).or_insert(parked);
         }
         for letter in batch.dead_letters {
             self.fail(&letter, now);
@@ -43,6 +43,9 @@ impl Database {
         }
         for envelope in batch.finished {
             self.attempts.remove(&envelope);
+        }
+        for envelope in batch.released {
+            self.parked.remove(&envelope);
         }
         Committed { outcomes }
     }

@@ -36,6 +36,8 @@ pub enum Operation {
     Totals,
     Record,
     ReadStatistics,
+    Parking,
+    Raw,
     ReadAccess,
     WriteAccess,
 }

@@ -13,6 +13,7 @@ mod faults;
 mod identity;
 mod logs;
 mod outbox;
+mod parking;
 mod statistics;
 
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -30,6 +31,8 @@ use ports::event_store::{DeadLetter, EventStore, NewUpdate, Parked, RawObject};
 use ports::feed::Feed;
 use ports::message_log::MessageLog;
 use ports::outbox::Outbox;
+use ports::parking::Parking;
+use ports::raw::RawIndex;
 use ports::request_log::RequestLog;
 use ports::statistics::Statistics;
 
@@ -132,6 +135,16 @@ impl MemoryBackend {
 
     /// The statistics.
     pub fn statistics(&self) -> Arc<dyn Statistics> {
+        Arc::new(self.clone())
+    }
+
+    /// Parking.
+    pub fn parking(&self) -> Arc<dyn Parking> {
+        Arc::new(self.clone())
+    }
+
+    /// Raw envelopes.
+    pub fn raw(&self) -> Arc<dyn RawIndex> {
         Arc::new(self.clone())
     }
 
@@ -272,5 +285,13 @@ impl Harness for MemoryHarness {
 
     fn access(&self) -> Arc<dyn Access> {
         self.0.access()
+    }
+
+    fn parking(&self) -> Arc<dyn Parking> {
+        self.0.parking()
+    }
+
+    fn raw(&self) -> Arc<dyn RawIndex> {
+        self.0.raw()
     }
 }

@@ -29,9 +29,9 @@ pub(super) async fn park<'a>(
     }
     let rows = by_envelope(parked, |each| each.envelope);
     let new: Vec<Uuid> = sqlx::query_scalar(
-        "INSERT INTO parked (envelope, tenant, reason, number, received_at, updates, sealed) \
+        "INSERT INTO parked (envelope, tenant, reason, number, received_at, updates, sealed, due_at) \
          SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bigint[], \
-         $7::bytea[]) \
+         $7::bytea[], $8::timestamptz[]) \
          ON CONFLICT (envelope) DO NOTHING RETURNING envelope",
     )
     .bind(column(&rows, |each| each.envelope.0))
@@ -41,13 +41,43 @@ pub(super) async fn park<'a>(
     .bind(column(&rows, |each| Moment::from(each.received_at)))
     .bind(column(&rows, |each| i64::from(each.updates)))
     .bind(column(&rows, |each| &*each.sealed))
-    .fetch_all(connection)
+    .bind(column(&rows, |each| each.due_at.map(Moment::from)))
+    .fetch_all(&mut *connection)
     .await?;
     let mut new: HashSet<Uuid> = new.into_iter().collect();
     for parked in parked.iter().filter(|each| new.remove(&each.envelope.0)) {
         counted.parked(parked);
+        take_turn(connection, parked).await?;
     }
     Ok(())
+}
+
+/// Gives a throttled envelope its turn: a window after its receipt, and a window after the one that its sender may have
+/// let go with it.
+async fn take_turn(connection: &mut PgConnection, parked: &Parked) -> Result<(), sqlx::Error> {
+    let Some(pace) = parked.pace else { return Ok(()) };
+    sqlx::query(
+        "UPDATE parked SET sender = $2, due_at = greatest(received_at + $3 * interval '1 microsecond', \
+         (SELECT other.due_at FROM parked AS other WHERE other.tenant = parked.tenant AND other.sender = $2 \
+          AND other.envelope <> $1 ORDER BY other.due_at DESC LIMIT 1 OFFSET $4) + $3 * interval '1 microsecond') \
+         WHERE envelope = $1",
+    )
+    .bind(parked.envelope.0)
+    .bind(pace.sender.0.as_slice())
+    .bind(signed(pace.window.as_micros()))
+    .bind(i64::from(pace.max.saturating_sub(1)))
+    .execute(connection)
+    .await
+    .map(|_| ())
+}
+
+pub(super) async fn release(connection: &mut PgConnection, envelopes: &[EnvelopeId]) -> Result<(), sqlx::Error> {
+    if envelopes.is_empty() {
+        return Ok(());
+    }
+    let rows = by_envelope(envelopes, |envelope| *envelope);
+    let ids = column(&rows, |envelope| envelope.0);
+    sqlx::query("DELETE FROM parked WHERE envelope = ANY($1)").bind(ids).execute(connection).await.map(|_| ())
 }
 
 pub(super) async fn raw_objects(connection: &mut PgConnection, objects: &[RawObject]) -> Result<(), sqlx::Error> {
