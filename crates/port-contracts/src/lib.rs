@@ -17,6 +17,7 @@ pub mod harness;
 pub mod memory;
 pub mod message_log;
 pub mod outbox;
+pub mod queries;
 pub mod request_log;
 pub mod samples;
 mod scene;

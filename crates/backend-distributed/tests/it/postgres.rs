@@ -35,6 +35,7 @@ use uuid::Uuid;
 
 mod opening;
 mod partitions;
+mod rollups;
 mod rows;
 mod servers;
 
