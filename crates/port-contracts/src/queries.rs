@@ -190,7 +190,7 @@ pub async fn load(store: &dyn EventStore, log: &dyn RequestLog, now: Timestamp) 
     records.push(RequestRecord { provider: Provider::Twilio, weight: 7, ..forged });
     for records in records.chunks(30) {
         let batch = RecordBatch { id: Uuid::now_v7(), records: records.to_vec() };
-        log.record(&[batch.clone()]).await.unwrap();
+        log.record(std::slice::from_ref(&batch)).await.unwrap();
         log.record(&[batch]).await.unwrap();
     }
 }

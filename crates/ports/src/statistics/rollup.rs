@@ -364,9 +364,9 @@ mod tests {
         histogram.count_in(10, 50);
         let (lower, upper) = (bounds[9], bounds[10]);
         assert!((histogram.percentile(0.25, 9.0) - 0.05).abs() < 1e-9);
-        assert!((histogram.percentile(0.75, 9.0) - (lower + upper) / 2.0).abs() < 1e-9);
+        assert!((histogram.percentile(0.75, 9.0) - lower.midpoint(upper)).abs() < 1e-9);
         assert!((histogram.percentile(1.0, 9.0) - upper).abs() < 1e-9);
-        let slowest = (lower + upper) / 2.0;
+        let slowest = lower.midpoint(upper);
         assert!((histogram.percentile(1.0, slowest) - slowest).abs() < 1e-9, "nothing is slower than the slowest");
     }
 
