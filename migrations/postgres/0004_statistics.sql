@@ -1,7 +1,7 @@
 -- Statistics: roll-ups, filled in the transactions that store what they count, and the views on them. What is read most
 -- stands first in the keys: the time.
 
--- Upper bounds of the buckets of histograms: 0.1 ms, and each 1.1 times the one before, up to the first over 10 s. What
+-- Upper bounds of the buckets of histograms: 0.1 ms, and each 1.05 times the one before, up to the first over 10 s. What
 -- is slower is in the last bucket. The program makes the same bounds by the same multiplications.
 CREATE TABLE webhook_histogram_bounds (
     bucket   integer          NOT NULL PRIMARY KEY,
@@ -11,8 +11,8 @@ CREATE TABLE webhook_histogram_bounds (
 WITH RECURSIVE bounds (bucket, lower_ms, upper_ms) AS (
     SELECT 0, 0::double precision, 0.1::double precision
     UNION ALL
-    SELECT bucket + 1, upper_ms, CASE WHEN bucket < 121 THEN upper_ms * 1.1::double precision END
-    FROM bounds WHERE bucket < 122
+    SELECT bucket + 1, upper_ms, CASE WHEN bucket < 236 THEN upper_ms * 1.05::double precision END
+    FROM bounds WHERE bucket < 237
 )
 INSERT INTO webhook_histogram_bounds SELECT * FROM bounds;
 

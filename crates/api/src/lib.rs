@@ -35,6 +35,7 @@ use ports::access::Access;
 use ports::directory::DirectoryStore;
 use ports::feed::Feed;
 use ports::message_log::MessageLog;
+use ports::statistics::Statistics;
 use secrecy::SecretString;
 use service::health::{Readiness, health_routes, metrics_response};
 use service::telemetry::Metrics;
@@ -56,6 +57,8 @@ pub struct Deps {
     pub directory: Arc<dyn DirectoryStore>,
     /// Tokens, and what was done with them.
     pub access: Arc<dyn Access>,
+    /// What requests and messages come to.
+    pub statistics: Arc<dyn Statistics>,
     /// The key ring of this moment; imported secrets and new tenants' keys are wrapped under its first key.
     pub keys: Arc<dyn Fn() -> Arc<KeyRing> + Send + Sync>,
     /// The time.

@@ -20,6 +20,7 @@ use ports::feed::Feed;
 use ports::message_log::MessageLog;
 use ports::outbox::Outbox;
 use ports::request_log::RequestLog;
+use ports::statistics::Statistics;
 use service::Tasks;
 use tokio::sync::Notify;
 
@@ -63,6 +64,7 @@ pub(crate) struct ApiPorts {
     /// The directory as it is written.
     pub(crate) directory: Arc<dyn DirectoryStore>,
     pub(crate) access: Arc<dyn Access>,
+    pub(crate) statistics: Arc<dyn Statistics>,
 }
 
 enum Backend {

@@ -198,6 +198,7 @@ async fn begin(
             messages: ports.messages.clone(),
             directory: ports.directory.clone(),
             access: ports.access.clone(),
+            statistics: ports.statistics.clone(),
             keys: {
                 let keys = keys.clone();
                 Arc::new(move || keys.ring())

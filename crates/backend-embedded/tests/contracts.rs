@@ -146,3 +146,72 @@ async fn a_message_that_outlives_crashes_counts_them_and_an_orderly_end_does_not
     assert_eq!(pulled[0].delivered, 5, "as after the last crash");
     backend.close().await;
 }
+
+/// A connection of the test's own to the data.
+async fn look(harness: &EmbeddedHarness) -> sqlx::SqliteConnection {
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(harness.folder.path().join("messages.db"));
+    sqlx::ConnectOptions::connect(&options).await.unwrap()
+}
+
+/// All but the one that asks for the last hour: SQLite has neither `NOW()` nor `INTERVAL`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_statements_that_people_run_give_the_right_figures() {
+    use common::{Clock as _, SystemClock};
+    use port_contracts::queries;
+    use sqlx::{Column as _, Row as _};
+
+    // One of the views asks the machine for the time.
+    let (clock, now) = (ManualClock::new(), SystemClock.now());
+    let harness = EmbeddedHarness::open(clock).await;
+    queries::load(&*harness.store(), &*harness.request_log(), now).await;
+    let run = async |statement: &'static str| {
+        let rows = sqlx::query(statement).fetch_all(&mut look(&harness).await).await.unwrap();
+        // SQLite makes text of any value.
+        let cell = |row: &sqlx::sqlite::SqliteRow, at| row.get_unchecked::<Option<String>, _>(at).unwrap_or_default();
+        let columns = |row: &sqlx::sqlite::SqliteRow| {
+            row.columns().iter().map(|column| (column.name().to_owned(), cell(row, column.ordinal()))).collect()
+        };
+        rows.iter().map(columns).collect()
+    };
+    queries::check(now, false, run).await;
+}
+
+#[tokio::test]
+async fn buckets_have_the_bounds_of_the_program() {
+    let harness = EmbeddedHarness::open(ManualClock::new()).await;
+    let upper: Vec<Option<f64>> = sqlx::query_scalar("SELECT upper_ms FROM webhook_histogram_bounds ORDER BY bucket")
+        .fetch_all(&mut look(&harness).await)
+        .await
+        .unwrap();
+    let bounds = ports::statistics::rollup::Histogram::bounds();
+    assert_eq!(upper, bounds.iter().copied().map(Some).chain([None]).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_message_says_whose_webhook_it_came_in() {
+    use common::update::Provider;
+    use port_contracts::samples::message;
+    use ports::event_store::{Batch, DeadLetter, NewUpdate};
+
+    let harness = EmbeddedHarness::open(ManualClock::new()).await;
+    let updates = (1..).zip(Provider::ALL).map(|(n, provider)| NewUpdate { provider, ..message(n) });
+    let dead_letters = (11..).zip(Provider::ALL).map(|(n, provider)| DeadLetter {
+        tenant: message(n).tenant,
+        provider,
+        key: message(n).key,
+        envelope: message(n).envelope,
+        received_at: message(n).received_at,
+        reason: "broken".to_owned(),
+        sealed: b"sealed".as_slice().into(),
+        message: Some((format!("wamid.{n}"), None)),
+    });
+    let batch = Batch { updates: updates.collect(), dead_letters: dead_letters.collect(), ..Batch::default() };
+    harness.store().commit(batch).await.unwrap();
+    let sources: Vec<String> = sqlx::query_scalar(
+        "SELECT webhook_source FROM webhook_messages ORDER BY status, length(message_id), message_id",
+    )
+    .fetch_all(&mut look(&harness).await)
+    .await
+    .unwrap();
+    assert_eq!(sources, ["whatsapp", "twilio", "generic", "whatsapp", "twilio", "generic"]);
+}

@@ -236,7 +236,9 @@ mod tests {
         ];
         let records = Records::default();
         for _ in 0..1000 {
-            kinds.iter().for_each(|(words, record)| records.push(*words, record.clone()));
+            for (words, record) in &kinds {
+                records.push(*words, record.clone());
+            }
         }
         let taken = records.take();
         assert_eq!(taken.len(), kinds.len() * SAMPLES);

@@ -18,6 +18,7 @@ pub mod memory;
 pub mod message_log;
 pub mod outbox;
 pub mod parking;
+pub mod queries;
 pub mod raw;
 pub mod request_log;
 pub mod samples;

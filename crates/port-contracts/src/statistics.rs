@@ -428,7 +428,7 @@ pub async fn concurrent_recorders_lose_nothing<H: Harness>() {
             others.commit(batch).await.unwrap();
         }
     };
-    tokio::join!(tokio::spawn(recorder(true)), tokio::spawn(recorder(false)), committing).0.unwrap();
+    tokio::join!(recorder(true), recorder(false), committing);
     let rows = security(&scene).await;
     assert_eq!(
         rows.iter().map(|row| (row.requests, row.invalid)).fold((0, 0), |sum, row| (sum.0 + row.0, sum.1 + row.1)),

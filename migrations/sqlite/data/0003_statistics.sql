@@ -3,7 +3,7 @@
 
 CREATE INDEX messages_created_at ON messages (created_at);
 
--- Upper bounds of the buckets of histograms: 0.1 ms, and each 1.1 times the one before, up to the first over 10 s. What
+-- Upper bounds of the buckets of histograms: 0.1 ms, and each 1.05 times the one before, up to the first over 10 s. What
 -- is slower is in the last bucket. The program makes the same bounds by the same multiplications.
 CREATE TABLE webhook_histogram_bounds (
     bucket   INTEGER PRIMARY KEY,
@@ -13,7 +13,7 @@ CREATE TABLE webhook_histogram_bounds (
 WITH RECURSIVE bounds (bucket, lower_ms, upper_ms) AS (
     SELECT 0, 0.0, 0.1
     UNION ALL
-    SELECT bucket + 1, upper_ms, CASE WHEN bucket < 121 THEN upper_ms * 1.1 END FROM bounds WHERE bucket < 122
+    SELECT bucket + 1, upper_ms, CASE WHEN bucket < 236 THEN upper_ms * 1.05 END FROM bounds WHERE bucket < 237
 )
 INSERT INTO webhook_histogram_bounds SELECT * FROM bounds;
 

@@ -94,6 +94,7 @@ async fn metrics_are_served_when_there_are_any() {
         messages: Arc::clone(&world) as _,
         directory: Arc::clone(&world) as _,
         access: world.access.0.access(),
+        statistics: world.access.0.statistics(),
         keys: Arc::new(|| Arc::new(crate::world::ring())),
         clock: Arc::new(common::SystemClock),
         admin_token: crate::world::TOKEN.into(),

@@ -80,6 +80,7 @@ async fn imports_take_turns() {
         messages: Arc::clone(&world) as _,
         directory: Arc::new(Slow(Arc::clone(&world))),
         access: world.access.0.access(),
+        statistics: world.access.0.statistics(),
         keys: Arc::new(|| Arc::new(ring())),
         clock: Arc::new(common::SystemClock),
         admin_token: crate::world::TOKEN.into(),

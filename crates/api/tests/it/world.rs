@@ -71,6 +71,7 @@ impl World {
             messages: Arc::clone(self) as _,
             directory: Arc::clone(self) as _,
             access: self.access.0.access(),
+            statistics: self.access.0.statistics(),
             keys: Arc::new(move || Arc::clone(&ring)),
             clock: Arc::new(SystemClock),
             admin_token: TOKEN.into(),

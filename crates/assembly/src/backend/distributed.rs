@@ -188,6 +188,7 @@ fn ports(mut servers: Servers, jobs: Jobs, clock: &Arc<dyn Clock>, redis: Option
                 messages: postgres.message_log(),
                 directory: published,
                 access: postgres.access(),
+                statistics: postgres.statistics(),
             });
         }
     }

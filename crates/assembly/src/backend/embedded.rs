@@ -54,6 +54,7 @@ pub(super) async fn open(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Res
             messages: databases.message_log.clone(),
             directory: databases.directory.clone(),
             access: databases.access.clone(),
+            statistics: databases.statistics.clone(),
         }),
         probes: vec![database],
         backend: Backend::Embedded(Kept { databases, _folder: folder }),

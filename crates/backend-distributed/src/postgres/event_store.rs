@@ -125,7 +125,9 @@ impl PostgresEventStore {
         let mut transaction = connection.begin_with(BEGIN).await?;
         let new = self.write_updates(&mut transaction, &batch.updates, &mut outcomes, &mut found, now).await?;
         let mut counted = Messages::default();
-        new.iter().for_each(|new| counted.delivered(new.update));
+        for new in &new {
+            counted.delivered(new.update);
+        }
         keys::repeats(&mut transaction, &batch.updates, &outcomes, &mut counted).await?;
         work::park(&mut transaction, &batch.parked, &mut counted).await?;
         messages::bury(&mut transaction, &batch.dead_letters, now).await?;

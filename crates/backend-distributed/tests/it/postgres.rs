@@ -37,6 +37,7 @@ use uuid::Uuid;
 
 mod opening;
 mod partitions;
+mod rollups;
 mod rows;
 mod servers;
 

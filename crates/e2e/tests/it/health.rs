@@ -58,7 +58,7 @@ fn without_a_secret_nothing_is_ready_and_every_webhook_is_refused() {
     }
     let body = crate::meta::messages(&[crate::meta::text("wamid.A", "hello")]);
     for secret in [crate::meta::SECRET, ""] {
-        assert_eq!(crate::meta::deliver_to(wharf.public(), crate::meta::PATH, secret, &body).status, 403);
+        assert_eq!(crate::meta::deliver_to(wharf.public(), crate::meta::PATH, secret, &body).status, 404);
     }
     let target = "/webhooks/meta?hub.mode=subscribe&hub.verify_token=a&hub.challenge=1";
     assert_eq!(get(wharf.public(), target, "").status, 403);
