@@ -8,7 +8,7 @@ use assembly::config::{DEFAULTS, Flag, Purpose};
 use assembly::program::{self, ConfigArgs};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{apps, demo, doctor, simulate, tenants, tokens};
+use crate::{apps, demo, doctor, parked, simulate, tenants, tokens};
 
 /// Wharf: WhatsApp webhooks, verified, durable, ordered.
 ///
@@ -41,6 +41,12 @@ enum Command {
     Tokens(tokens::TokensArgs),
     /// What was done through the API of a running Wharf, and by whom
     Actions(tokens::ActionsArgs),
+    /// Webhooks that are kept until released, in a running Wharf
+    Parked(parked::ParkedArgs),
+    /// Webhooks as they came in, of the last days
+    Raw(parked::RawArgs),
+    /// What happened at the door of a running Wharf
+    Security(parked::SecurityArgs),
     /// Create or update the databases, or the tables and streams on the servers of the distributed backend
     Migrate(ConfigArgs),
     /// Check everything an installation needs: configuration, keys, backend, secrets, the subscription at Meta
@@ -122,6 +128,9 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Apps(args) => apps::run(args).await,
         Command::Tokens(args) => tokens::run(args).await,
         Command::Actions(args) => tokens::actions(args).await,
+        Command::Parked(args) => parked::run(args).await,
+        Command::Raw(args) => parked::raw(args).await,
+        Command::Security(args) => parked::security(args).await,
         Command::Migrate(args) => match program::load(args.config.as_deref(), &args.flags(), Purpose::Migrate) {
             Ok((config, _)) => {
                 for line in assembly::migrate(&config).await? {

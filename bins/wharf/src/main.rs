@@ -4,6 +4,7 @@ mod apps;
 mod cli;
 mod demo;
 mod doctor;
+mod parked;
 mod progress;
 mod remote;
 mod simulate;

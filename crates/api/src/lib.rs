@@ -15,10 +15,13 @@ mod events;
 mod import;
 mod messages;
 mod numbers;
+mod parked;
 mod plan;
 mod problem;
 mod query;
+mod raw;
 mod routes;
+mod statistics;
 mod tenants;
 mod tokens;
 
@@ -31,10 +34,13 @@ use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{HttpResponse, Responder};
 use common::Clock;
 use common::keys::KeyRing;
+use object_store::ObjectStore;
 use ports::access::Access;
 use ports::directory::DirectoryStore;
 use ports::feed::Feed;
 use ports::message_log::MessageLog;
+use ports::parking::Parking;
+use ports::raw::RawIndex;
 use ports::statistics::Statistics;
 use secrecy::SecretString;
 use service::health::{Readiness, health_routes, metrics_response};
@@ -59,6 +65,14 @@ pub struct Deps {
     pub access: Arc<dyn Access>,
     /// What requests and messages come to.
     pub statistics: Arc<dyn Statistics>,
+    /// What is parked.
+    pub parking: Arc<dyn Parking>,
+    /// Where raw envelopes are.
+    pub raw: Arc<dyn RawIndex>,
+    /// The blob store that holds most of them.
+    pub blobs: Arc<dyn ObjectStore>,
+    /// What stands in front of the paths of earlier services; empty for none.
+    pub prefix: String,
     /// The key ring of this moment; imported secrets and new tenants' keys are wrapped under its first key.
     pub keys: Arc<dyn Fn() -> Arc<KeyRing> + Send + Sync>,
     /// The time.
@@ -84,6 +98,10 @@ struct State {
     directory: Arc<dyn DirectoryStore>,
     keys: Arc<dyn Fn() -> Arc<KeyRing> + Send + Sync>,
     access: Arc<dyn Access>,
+    statistics: Arc<dyn Statistics>,
+    parking: Arc<dyn Parking>,
+    raw: Arc<dyn RawIndex>,
+    blobs: Arc<dyn ObjectStore>,
     clock: Arc<dyn Clock>,
     tokens: Tokens,
     routes: Vec<ApiRoute>,
@@ -103,8 +121,12 @@ pub fn routes(deps: Deps) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'stati
         keys: deps.keys,
         tokens: Tokens::new(deps.access.clone(), &deps.admin_token),
         access: deps.access,
+        statistics: deps.statistics,
+        parking: deps.parking,
+        raw: deps.raw,
+        blobs: deps.blobs,
         clock: deps.clock,
-        routes: routes::all(deps.metrics.is_some()),
+        routes: routes::all(deps.metrics.is_some(), deps.prefix.trim_end_matches('/')),
         metrics: deps.metrics,
     });
     move |config| {

@@ -6,14 +6,15 @@
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use common::Timestamp;
+use common::access::Scope;
 use common::clock::rfc3339;
 use ports::message_log::{LoggedMessage, MessageFilter, MessageTotals};
 use serde::Serialize;
 
-use crate::State;
 use crate::access::Caller;
 use crate::problem::Problem;
 use crate::query::Query;
+use crate::{State, statistics};
 
 const MAX_LIMIT: u32 = 100;
 const DEFAULT_LIMIT: u32 = 50;
@@ -121,14 +122,16 @@ fn search_text(text: &str) -> Result<Option<String>, String> {
 
 /// `GET /stats`
 ///
-/// With `source` or `hours` the path means other statistics, which must not be answered with these.
+/// With `source` or `hours` the path means the statistics of requests, which are the operators'.
 pub(crate) async fn stats(state: Data<State>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let mut query = Query::parse(request.query_string(), &["tenant", "source", "hours"]);
-    let tenant = query.tenant();
-    let others = ["source", "hours"].map(|name| query.has(name).then(|| query.error(name, "is not served yet")));
-    if others.iter().any(Option::is_some) {
-        return Err(query.refuse("the statistics that `source` or `hours` ask for are not served by this version yet"));
+    if query.has("source") || query.has("hours") {
+        if !matches!(caller.scope, Scope::Admin | Scope::Operator) {
+            return Err(Problem::forbidden("statistics of requests are for operators"));
+        }
+        return statistics::stats(state, request).await;
     }
+    let tenant = query.tenant();
     query.finish()?;
     let tenant = caller.sees(tenant)?;
     let totals = state.messages.totals(tenant.as_ref()).await.map_err(|error| Problem::unavailable(&error))?;

@@ -122,11 +122,6 @@ impl Problem {
         Self { errors, ..Self::plain(StatusCode::UNPROCESSABLE_ENTITY) }
     }
 
-    /// The request is understood and cannot be served, for this reason and because of these fields.
-    pub(crate) fn unprocessable(detail: impl Into<Cow<'static, str>>, errors: Vec<FieldError>) -> Self {
-        Self { detail: Some(detail.into()), ..Self::invalid(errors) }
-    }
-
     /// Something behind a port is down. Logs why, once, here: callers learn only what.
     pub(crate) fn unavailable(error: &Unavailable) -> Self {
         tracing::warn!(error = %Chain(error), "an API request found a dependency unavailable");

@@ -106,11 +106,6 @@ impl Query {
     pub(crate) fn finish(self) -> Result<(), Problem> {
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::invalid(self.errors)) }
     }
-
-    /// Ends the reading with an explanation of the errors.
-    pub(crate) fn refuse(self, detail: &'static str) -> Problem {
-        Problem::unprocessable(detail, self.errors)
-    }
 }
 
 /// The `+` of an offset that nobody encoded has become a space.

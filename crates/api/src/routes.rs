@@ -6,7 +6,9 @@ use actix_web::{Handler, Responder, Route};
 use common::access::Scope;
 
 use crate::access::changes_something;
-use crate::{actions, apps, directory, events, messages, metrics_page, numbers, tenants, tokens};
+use crate::{
+    actions, apps, directory, events, messages, metrics_page, numbers, parked, raw, statistics, tenants, tokens,
+};
 
 const ADMIN: &[Scope] = &[Scope::Admin];
 const OPERATOR: &[Scope] = &[Scope::Admin, Scope::Operator];
@@ -41,7 +43,7 @@ where
 }
 
 /// All routes behind the guard.
-pub(crate) fn all(metrics: bool) -> Vec<ApiRoute> {
+pub(crate) fn all(metrics: bool, prefix: &str) -> Vec<ApiRoute> {
     use Method as M;
     let mut routes = vec![
         route(M::GET, "/messages", READER, messages::list),
@@ -66,7 +68,16 @@ pub(crate) fn all(metrics: bool) -> Vec<ApiRoute> {
         route(M::GET, "/api/tokens/self", ANYONE, tokens::own),
         route(M::DELETE, "/api/tokens/{id}", ADMIN, tokens::revoke),
         route(M::GET, "/api/actions", OPERATOR, actions::list),
+        route(M::GET, "/api/parked", READER, parked::list),
+        route(M::GET, "/api/parked/groups", OPERATOR, parked::groups),
+        route(M::POST, "/api/parked/release", OPERATOR, parked::release),
+        // A look at what somebody wrote.
+        ApiRoute { is_logged: true, ..route(M::GET, "/api/raw/{id}", READER, raw::show) },
+        route(M::GET, "/api/security", OPERATOR, statistics::security),
     ];
+    if !prefix.is_empty() {
+        routes.push(route(M::GET, &format!("{prefix}/stats"), OPERATOR, statistics::stats));
+    }
     if metrics {
         routes.push(route(M::GET, "/metrics", OPERATOR, metrics_page));
     }

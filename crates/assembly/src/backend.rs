@@ -19,6 +19,8 @@ use ports::event_store::EventStore;
 use ports::feed::Feed;
 use ports::message_log::MessageLog;
 use ports::outbox::Outbox;
+use ports::parking::Parking;
+use ports::raw::RawIndex;
 use ports::request_log::RequestLog;
 use ports::statistics::Statistics;
 use service::Tasks;
@@ -53,6 +55,8 @@ pub(crate) struct GatewayPorts {
 pub(crate) struct NormalizerPorts {
     pub(crate) store: Arc<dyn EventStore>,
     pub(crate) outbox: Arc<dyn Outbox>,
+    pub(crate) parking: Arc<dyn Parking>,
+    pub(crate) raw: Arc<dyn RawIndex>,
     pub(crate) request_log: Arc<dyn RequestLog>,
     /// Rung when events were committed, by this process or, where there are several, by another.
     pub(crate) bell: Arc<Notify>,
@@ -64,6 +68,8 @@ pub(crate) struct ApiPorts {
     /// The directory as it is written.
     pub(crate) directory: Arc<dyn DirectoryStore>,
     pub(crate) access: Arc<dyn Access>,
+    pub(crate) parking: Arc<dyn Parking>,
+    pub(crate) raw: Arc<dyn RawIndex>,
     pub(crate) statistics: Arc<dyn Statistics>,
 }
 

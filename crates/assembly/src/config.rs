@@ -85,6 +85,7 @@ pub struct Config {
     startup: Startup,
     pub(crate) ingress: Ingress,
     pub(crate) normalizer: Normalizer,
+    retention: Retention,
     /// Single-tenant operation: the app at Meta.
     pub meta: Meta,
     twilio: Twilio,
@@ -191,6 +192,12 @@ pub(crate) struct Normalizer {
     pub(crate) ack_wait_seconds: u64,
 }
 
+#[derive(Clone, Debug, Deserialize)]
+struct Retention {
+    raw_days: u32,
+    parked_days: u32,
+}
+
 /// The one app of single-tenant operation.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Meta {
@@ -291,9 +298,11 @@ const fn admin_default(job: Job) -> &'static str {
 /// What a job does not read. `database_url` is a key, all others are sections.
 const fn foreign_sections(job: Job) -> &'static [&'static str] {
     match job {
-        Job::Gateway => &["database_url", "postgres", "blobs", "api", "normalizer", "meta", "generic", "graph"],
-        Job::Normalizer => &["redis", "api", "ingress", "meta", "twilio", "generic", "graph"],
-        Job::Api => &["redis", "blobs", "ingress", "normalizer", "graph"],
+        Job::Gateway => {
+            &["database_url", "postgres", "blobs", "api", "normalizer", "retention", "meta", "generic", "graph"]
+        }
+        Job::Normalizer => &["redis", "api", "meta", "twilio", "generic", "graph"],
+        Job::Api => &["redis", "normalizer", "retention", "graph"],
     }
 }
 
@@ -370,6 +379,11 @@ impl Config {
         })
     }
 
+    /// What stands in front of the paths of earlier services.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.ingress.prefix
+    }
+
     /// Who may come to the public listener, and how. Starts to watch the allow-list's file.
     pub(crate) fn front(&self, tasks: &Tasks) -> anyhow::Result<Front> {
         let section = &self.ingress;
@@ -419,11 +433,18 @@ impl Config {
     /// The normalizer's part.
     pub(crate) fn normalizer(&self) -> normalizer::Config {
         let held = Duration::from_secs(self.normalizer.ack_wait_seconds);
+        let days = |days: u32| Duration::from_hours(24 * u64::from(days));
         normalizer::Config {
             batch: self.normalizer.batch,
             ack_wait: held,
             publish_lease: held,
             sequencer_ttl: (held / 10).max(Duration::from_secs(1)),
+            throttle: normalizer::Throttle {
+                max: self.ingress.sender_limit_max,
+                window: Duration::from_secs(self.ingress.sender_limit_window_minutes.saturating_mul(60)),
+            },
+            keep_raw: days(self.retention.raw_days),
+            keep_parked: days(self.retention.parked_days),
             ..normalizer::Config::default()
         }
     }

@@ -156,6 +156,8 @@ async fn begin(
             bus: opened.bus.clone(),
             store: ports.store.clone(),
             outbox: ports.outbox.clone(),
+            parking: ports.parking.clone(),
+            raw: ports.raw.clone(),
             request_log: ports.request_log.clone(),
             directory: current.clone(),
             blobs: Arc::new(backend::blobs(config)?),
@@ -198,6 +200,10 @@ async fn begin(
             messages: ports.messages.clone(),
             directory: ports.directory.clone(),
             access: ports.access.clone(),
+            parking: ports.parking.clone(),
+            raw: ports.raw.clone(),
+            blobs: Arc::new(backend::blobs(config)?),
+            prefix: config.prefix().to_owned(),
             statistics: ports.statistics.clone(),
             keys: {
                 let keys = keys.clone();

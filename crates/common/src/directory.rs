@@ -450,6 +450,16 @@ impl OpenDirectory {
         Ok(open)
     }
 
+    /// Whether a number has an entry of its own.
+    pub fn lists(&self, number: &NumberId) -> bool {
+        self.numbers.contains_key(number)
+    }
+
+    /// Whether numbers without an entry may have an owner: by their account, or by their app.
+    pub fn owns_more_than_it_lists(&self) -> bool {
+        !self.wildcards.is_empty() || !self.wabas.is_empty()
+    }
+
     /// A tenant's keys.
     pub fn tenant(&self, id: &TenantId) -> Option<&std::sync::Arc<TenantKeys>> {
         self.tenants.get(id)

@@ -120,6 +120,8 @@ fn steps(directory: &Arc<OpenDirectory>) {
         bus: backend.bus(),
         store: backend.store(),
         outbox: backend.outbox(),
+        parking: backend.parking(),
+        raw: backend.raw(),
         request_log: backend.request_log(),
         directory: Arc::new(move || Some(Arc::clone(&given))),
         blobs: Arc::new(InMemory::new()),

@@ -2,7 +2,7 @@
 //!
 //! It must never hold up normalising. A put that fails or takes too long sends the bytes into the database instead, and
 //! then no put is tried for a while: a frozen blob store would otherwise cost every batch its time-out. Nothing is
-//! encrypted here (the envelopes are sealed) and nothing is deleted.
+//! encrypted here (the envelopes are sealed).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -68,6 +68,26 @@ impl Archive {
         Some(located.collect())
     }
 
+    /// Deletes the objects whose path is lower than this one; returns how many. Folders are walked, not the whole archive.
+    pub(crate) async fn delete_below(&self, below: &str) -> Result<u64, object_store::Error> {
+        let mut deleted = 0;
+        let mut folders = vec![Path::from(RAW_FOLDER)];
+        while let Some(folder) = folders.pop() {
+            let listed = self.blobs.list_with_delimiter(Some(&folder)).await?;
+            folders.extend(listed.common_prefixes.into_iter().filter(|folder| {
+                let path = format!("{folder}/");
+                path.as_str() < below || below.starts_with(&path)
+            }));
+            for object in listed.objects {
+                if object.location.as_ref() < below {
+                    self.blobs.delete(&object.location).await?;
+                    deleted += 1;
+                }
+            }
+        }
+        Ok(deleted)
+    }
+
     fn down_until(&self) -> std::sync::MutexGuard<'_, Option<Duration>> {
         self.down_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,9 +95,14 @@ impl Archive {
 
 /// `raw/<yyyy>/<mm>/<dd>/<hh>/<uuidv7>.bin`, UTC.
 fn object_path(at: Timestamp) -> String {
+    format!("{}{}.bin", hour_path(at), Uuid::now_v7())
+}
+
+/// The folder of an hour. Those of earlier hours are lower.
+pub(crate) fn hour_path(at: Timestamp) -> String {
     let at = OffsetDateTime::from_unix_timestamp(at.as_secs()).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let (year, month, day, hour) = (at.year(), u8::from(at.month()), at.day(), at.hour());
-    format!("{RAW_FOLDER}/{year:04}/{month:02}/{day:02}/{hour:02}/{}.bin", Uuid::now_v7())
+    format!("{RAW_FOLDER}/{year:04}/{month:02}/{day:02}/{hour:02}/")
 }
 
 #[cfg(test)]

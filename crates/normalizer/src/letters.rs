@@ -12,10 +12,12 @@ use common::envelope::{Disposition, Header, ParkReason};
 use common::update::{Provider, UpdateKind, fingerprint};
 use common::{EnvelopeId, EventKey, TenantId, sealing};
 use ports::event_bus::Delivery;
-use ports::event_store::{DeadLetter, Parked};
+use ports::event_store::{DeadLetter, Pace, Parked};
 use providers::cut;
 use providers::peek::{Peek, Update};
 use uuid::Uuid;
+
+use crate::config::Throttle;
 
 /// Updates of one envelope that get a dead letter each; more share one, so that a body of a million malformed updates
 /// costs no more than its size.
@@ -122,6 +124,7 @@ pub(crate) fn parked(
     reason: ParkReason,
     delivery: &Delivery,
     throttled: Vec<Option<String>>,
+    pace: Option<Pace>,
 ) -> Parked {
     Parked {
         envelope: header.id,
@@ -132,6 +135,8 @@ pub(crate) fn parked(
         received_at: header.received_at,
         updates: header.updates,
         sealed: delivery.payload.clone(),
+        due_at: None,
+        pace,
         throttled,
     }
 }
@@ -152,10 +157,20 @@ pub(crate) fn park_aside(
             number: opened.header.number.clone(),
             received_at: opened.header.received_at,
             updates: position(indices.len()),
+            due_at: None,
+            pace: None,
             throttled: Vec::new(),
             sealed: part(opened, &indices, unassigned, Disposition::Parked(reason), reason.as_str(), WHOLE).into(),
         });
     }
+}
+
+/// The pace of the first sender of an envelope: nearly always there is only one.
+pub(crate) fn pace(peek: &Peek<'_>, keys: &TenantKeys, throttle: Throttle) -> Option<Pace> {
+    let message = peek.updates.iter().find(|update| update.kind == UpdateKind::Message)?;
+    let number = peek.changes.get(message.change).and_then(|change| change.phone_number_id.as_deref());
+    let sender = keys.event_hash.sender_limit_key(peek.provider, number, message.sender.as_deref()?);
+    Some(Pace { sender, max: throttle.max, window: throttle.window })
 }
 
 /// Who sent the inbound messages of an envelope: the phone number of each, where it is one.

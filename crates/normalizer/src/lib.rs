@@ -1,7 +1,7 @@
 //! The normalizer: turns sealed envelopes into rows and events, publishes the events, records requests.
 //!
 //! Everything between the gateway's acknowledgement and the events on the bus happens here, in loops that [`start`]
-//! spawns: two lanes of envelopes, the outbox publisher, the recorder, the sweep of raw bytes and the backlog gauges.
+//! spawns: two lanes of envelopes, the outbox publisher, the recorder, the sweeps of raw bytes and of what is parked, and the backlog gauges.
 //! Each loop has a step of its own ([`Normalizer::handle`], [`Publisher::step`], [`Recorder::handle`]) that takes what
 //! was pulled and tries once; the loop acknowledges, waits and tries again. Rules they share:
 //!
@@ -13,7 +13,7 @@
 //! - No payload, phone number or provider id appears in logs, errors or metrics.
 //!
 //! It is deliberately not the place where duplicates, identities or conversations are decided (the store does, in its
-//! transaction), nor does it release what is parked.
+//! transaction).
 
 mod archive;
 mod backlog;
@@ -26,6 +26,7 @@ mod outage;
 mod outbox;
 mod reading;
 mod recorder;
+mod release;
 mod words;
 
 use std::sync::Arc;
@@ -35,15 +36,18 @@ use common::directory::OpenDirectory;
 use ports::event_bus::EventBus;
 use ports::event_store::EventStore;
 use ports::outbox::Outbox;
+use ports::parking::Parking;
+use ports::raw::RawIndex;
 use ports::request_log::RequestLog;
 use service::Tasks;
 use tokio::sync::Notify;
 
 pub use archive::RAW_FOLDER;
-pub use config::{Config, consumer_bulk, consumer_live, consumer_recorder};
+pub use config::{Config, Throttle, consumer_bulk, consumer_live, consumer_recorder};
 pub use normalizer::{Normalizer, Settled, Work};
 pub use outbox::{Progress, Publisher};
 pub use recorder::Recorder;
+pub use release::{Released, Releaser};
 
 /// Gives the newest directory; `None` until there is a first complete one.
 pub type DirectoryHandle = Arc<dyn Fn() -> Option<Arc<OpenDirectory>> + Send + Sync>;
@@ -57,6 +61,10 @@ pub struct Deps {
     pub store: Arc<dyn EventStore>,
     /// The events that the store made, on their way out; of the same database.
     pub outbox: Arc<dyn Outbox>,
+    /// What is parked; of the same database.
+    pub parking: Arc<dyn Parking>,
+    /// Where raw envelopes are; of the same database.
+    pub raw: Arc<dyn RawIndex>,
     /// Where request records go.
     pub request_log: Arc<dyn RequestLog>,
     /// Tenants, numbers and keys.
@@ -82,6 +90,8 @@ pub fn start(config: Config, deps: Deps, tasks: &Tasks, wake_outbox: Arc<Notify>
         tasks.spawn(name, run);
     }
     tasks.spawn("raw-sweep", lane::sweep(normalizer, config.clone(), tasks.clone()));
+    let releaser = Releaser::new(&config, &deps, Arc::clone(&wake_outbox));
+    tasks.spawn("parked", release::run(releaser, tasks.clone()));
     let publisher = Publisher::new(&config, &deps);
     tasks.spawn("outbox-publisher", outbox::run(publisher, config.clone(), tasks.clone(), wake_outbox));
     let recorder = Recorder::new(Arc::clone(&deps.request_log));

@@ -17,6 +17,7 @@ use service::names;
 use tokio::sync::Notify;
 
 use crate::archive::Archive;
+use crate::config::Throttle;
 use crate::reading::{self, Origin, Reading, Wait};
 use crate::{Config, Deps, DirectoryHandle};
 
@@ -94,6 +95,7 @@ pub struct Settled {
 /// See the module's documentation.
 pub struct Normalizer {
     max_unfinished_attempts: u32,
+    throttle: Throttle,
     store: Arc<dyn EventStore>,
     directory: DirectoryHandle,
     archive: Archive,
@@ -114,6 +116,7 @@ impl Normalizer {
         let (blobs, clock) = (Arc::clone(&deps.blobs), Arc::clone(&deps.clock));
         Self {
             max_unfinished_attempts: config.max_unfinished_attempts,
+            throttle: config.throttle,
             store: Arc::clone(&deps.store),
             directory: Arc::clone(&deps.directory),
             archive: Archive::new(blobs, clock, config.blob_timeout, config.raw_sweep),
@@ -172,7 +175,7 @@ impl Normalizer {
     }
 
     async fn normalize(&self, directory: &Arc<OpenDirectory>, work: &mut Work) -> Result<Settled, Unavailable> {
-        let mut reading = read(directory, &work.deliveries).await;
+        let mut reading = read(directory, &work.deliveries, self.throttle).await;
         self.log_waiting(&reading.waiting);
         let token = |index: usize| work.deliveries[index].token.clone();
         let mut settled = Settled {
@@ -274,19 +277,19 @@ impl Normalizer {
 }
 
 /// Reads on this thread if it is little, else on one that may block.
-async fn read(directory: &Arc<OpenDirectory>, deliveries: &Arc<[Delivery]>) -> Reading {
+async fn read(directory: &Arc<OpenDirectory>, deliveries: &Arc<[Delivery]>, throttle: Throttle) -> Reading {
     let bytes: usize = deliveries.iter().map(|delivery| delivery.payload.len()).sum();
     if bytes <= READ_IN_PLACE {
-        return reading::read(directory, deliveries);
+        return reading::read(directory, deliveries, throttle);
     }
     let (of, from) = (Arc::clone(directory), Arc::clone(deliveries));
-    match tokio::task::spawn_blocking(move || reading::read(&of, &from)).await {
+    match tokio::task::spawn_blocking(move || reading::read(&of, &from, throttle)).await {
         Ok(reading) => reading,
         // Reading catches what a parser does; anything else is a fault of this program.
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             // The runtime is shutting down and runs no such task any more.
-            Err(_) => reading::read(directory, deliveries),
+            Err(_) => reading::read(directory, deliveries, throttle),
         },
     }
 }

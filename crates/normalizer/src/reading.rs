@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use common::directory::{OpenDirectory, Owner, TenantKeys};
+use common::directory::{OpenDirectory, Owner, TenantKeys, TenantStatus};
 use common::envelope::{self, Disposition, EnvelopeError, Header, ParkReason, Parts};
 use common::event::EventType;
 use common::sealing::{self, OpenError};
@@ -20,6 +20,7 @@ use providers::parse::{Parsed, ParsedContent};
 use providers::peek::Peek;
 use providers::{parse, peek};
 
+use crate::config::Throttle;
 use crate::letters::{self, Failed, Opened};
 use crate::words;
 
@@ -66,10 +67,10 @@ enum Home<'d> {
 }
 
 /// Reads deliveries.
-pub(crate) fn read(directory: &OpenDirectory, deliveries: &[Delivery]) -> Reading {
+pub(crate) fn read(directory: &OpenDirectory, deliveries: &[Delivery], throttle: Throttle) -> Reading {
     let mut reading = Reading::default();
     for (index, delivery) in deliveries.iter().enumerate() {
-        match reading.isolated(|reading| read_one(directory, delivery, index, reading)) {
+        match reading.isolated(|reading| read_one(directory, delivery, index, throttle, reading)) {
             Outcome::Done => reading.done.push(index),
             Outcome::Waits(wait) => reading.waiting.push((index, wait)),
             Outcome::Panicked => {
@@ -81,6 +82,40 @@ pub(crate) fn read(directory: &OpenDirectory, deliveries: &[Delivery]) -> Readin
     }
     reading.batch.finished = reading.decoded.iter().map(|(_, envelope)| *envelope).collect();
     reading
+}
+
+/// Reads a parked envelope as if it were delivered now; `None` if it has to stay. Forced, it goes also to a tenant whose
+/// traffic is held back. What has no owner goes to nobody.
+pub(crate) fn release(
+    directory: &OpenDirectory,
+    delivery: &Delivery,
+    is_forced: bool,
+) -> Result<Option<Reading>, Wait> {
+    let parts = match envelope::decode(&delivery.payload) {
+        Ok(parts) => parts,
+        Err(EnvelopeError::UnknownVersion(version)) => return Err(Wait::Version(version)),
+        Err(EnvelopeError::Corrupt(_)) => return Ok(None),
+    };
+    let keys = keys_of(directory, &parts.header)?;
+    let Ok(payload) = open(&parts, keys) else { return Ok(None) };
+    let Ok(peek) = peek(parts.header.provider, &payload) else { return Ok(None) };
+    let homes = homes(directory, &parts.header, keys, &peek)?;
+    let mut owners = homes.iter().filter_map(|home| match home {
+        Home::Tenant(keys) => Some(keys.status),
+        Home::Nobody(_) => None,
+    });
+    let Some(first) = owners.next() else { return Ok(None) };
+    let held_back = std::iter::once(first).chain(owners).any(|status| status != TenantStatus::Active);
+    if held_back && !is_forced {
+        return Ok(None);
+    }
+    let mut reading = Reading::default();
+    let opened = Opened { header: &parts.header, payload: &payload, peek: &peek };
+    match reading.isolated(|reading| deliver(directory, &opened, keys, 0, reading)) {
+        Outcome::Done => Ok(Some(reading)),
+        Outcome::Waits(wait) => Err(wait),
+        Outcome::Panicked => Ok(None),
+    }
 }
 
 /// The id of an envelope that could be opened now; `None` if it waits, or is no envelope.
@@ -155,7 +190,13 @@ impl Reading {
     }
 }
 
-fn read_one(directory: &OpenDirectory, delivery: &Delivery, index: usize, reading: &mut Reading) -> Result<(), Wait> {
+fn read_one(
+    directory: &OpenDirectory,
+    delivery: &Delivery,
+    index: usize,
+    throttle: Throttle,
+    reading: &mut Reading,
+) -> Result<(), Wait> {
     let parts = match envelope::decode(&delivery.payload) {
         Ok(parts) => parts,
         Err(EnvelopeError::UnknownVersion(version)) => return Err(Wait::Version(version)),
@@ -174,11 +215,13 @@ fn read_one(directory: &OpenDirectory, delivery: &Delivery, index: usize, readin
     };
     match (peek(header.provider, &payload), header.disposition) {
         (peek, Disposition::Parked(reason)) => {
-            let throttled = match peek {
-                Ok(peek) if reason == ParkReason::Throttled => letters::senders(&peek),
-                _ => Vec::new(),
+            let (throttled, pace) = match peek {
+                Ok(peek) if reason == ParkReason::Throttled => {
+                    (letters::senders(&peek), letters::pace(&peek, keys, throttle))
+                }
+                _ => (Vec::new(), None),
             };
-            reading.batch.parked.push(letters::parked(header, reason, delivery, throttled));
+            reading.batch.parked.push(letters::parked(header, reason, delivery, throttled, pace));
             Ok(())
         }
         (Err(unreadable), Disposition::Deliver) => {

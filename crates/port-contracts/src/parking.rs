@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use common::envelope::ParkReason;
-use common::{EnvelopeId, Timestamp};
+use common::{EnvelopeId, NumberId, Timestamp};
 use ports::event_store::{Batch, Pace, Parked};
 use ports::parking::{Due, ParkedFilter, ParkedRow};
 use uuid::Uuid;
@@ -122,15 +122,15 @@ pub async fn filters_hold_together<H: Harness>() {
 }
 
 pub async fn groups_sum_up<H: Harness>() {
+    use ParkReason::{Suspended, UnknownTenant};
     let scene = several::<H>().await;
     let groups = scene.parking().groups().await.unwrap();
     let told: Vec<_> = groups
         .iter()
         .map(|group| {
-            (group.tenant.as_str(), group.reason, group.number.as_ref().map(|id| id.as_str()), group.envelopes)
+            (group.tenant.as_str(), group.reason, group.number.as_ref().map(NumberId::as_str), group.envelopes)
         })
         .collect();
-    use ParkReason::{Suspended, UnknownTenant};
     assert_eq!(
         told,
         [

@@ -31,6 +31,12 @@ pub const EVENTS: &str = "wharf_normalizer_events_total";
 pub const UNSUPPORTED: &str = "wharf_normalizer_unsupported_total";
 /// Envelopes parked by `reason`.
 pub const PARKED: &str = "wharf_normalizer_parked_total";
+/// Parked envelopes that were let go, by the `reason` they were parked for.
+pub const RELEASED: &str = "wharf_normalizer_released_total";
+/// Parked envelopes that were deleted because nobody released them in time, by `reason`. Alert when it grows.
+pub const PARKED_EXPIRED: &str = "wharf_normalizer_parked_expired_total";
+/// Objects of the raw archive that were deleted because their time was over.
+pub const RAW_EXPIRED: &str = "wharf_normalizer_raw_expired_total";
 /// Dead letters by `reason`.
 pub const DEAD_LETTERS: &str = "wharf_normalizer_dead_letters_total";
 /// Times an envelope was put aside to wait for a key or for newer software; each counts again when it is looked at

@@ -7,6 +7,7 @@
 mod access;
 mod directory;
 mod events;
+mod kept;
 mod messages;
 mod tenants;
 mod world;

@@ -134,14 +134,3 @@ async fn stats_of_nothing_have_nulls() {
         r#"{"total_messages":0,"senders_count":0,"messages_per_sender":[],"first_message_ts":null,"last_message_ts":null}"#
     );
 }
-
-#[actix_web::test]
-async fn other_statistics_are_refused_and_not_answered_with_these() {
-    let world = Arc::new(World::default());
-    let answer = world.get("/stats?source=whatsapp&hours=24").await;
-    assert_eq!(answer.refused_fields(), ["source", "hours"]);
-    assert!(answer.problem(422)["detail"].as_str().unwrap().contains("not served by this version yet"));
-    assert_eq!(world.refused("/stats?hours=1").await, ["hours"]);
-    assert_eq!(world.refused("/stats?source").await, ["source"]);
-    assert!(world.summed.lock().unwrap().is_empty());
-}

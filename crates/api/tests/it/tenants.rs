@@ -196,7 +196,7 @@ async fn each_route_opens_to_its_scopes_alone() {
     const READ: &[Scope] = &[Admin, Operator, TenantReader];
     const OPERATE: &[Scope] = &[Admin, Operator];
     const ADMIN: &[Scope] = &[Admin];
-    let routes: [(Method, &str, &[Scope]); 22] = [
+    let routes: [(Method, &str, &[Scope]); 29] = [
         (Method::GET, "/messages", READ),
         (Method::GET, "/stats", READ),
         (Method::GET, "/v1/events", READ),
@@ -219,6 +219,13 @@ async fn each_route_opens_to_its_scopes_alone() {
         (Method::GET, "/api/tokens/self", &Scope::ALL),
         (Method::DELETE, "/api/tokens/00000000-0000-0000-0000-000000000000", ADMIN),
         (Method::GET, "/api/actions", OPERATE),
+        (Method::GET, "/api/parked", READ),
+        (Method::GET, "/api/parked/groups", OPERATE),
+        (Method::POST, "/api/parked/release", OPERATE),
+        (Method::GET, "/api/raw/00000000-0000-0000-0000-000000000000", READ),
+        (Method::GET, "/api/security", OPERATE),
+        (Method::GET, "/api/v1/whatsapp-hardened/stats", OPERATE),
+        (Method::GET, "/stats?hours=1", OPERATE),
     ];
     for scope in Scope::ALL {
         for (method, uri, scopes) in &routes {
@@ -239,7 +246,8 @@ async fn another_tenants_token_sees_nothing() {
         let bearer = token(&world, scope, Some("globex")).await;
         with(&world, &bearer, Method::GET, "/api/tenants/acme", "").await.problem(404);
         assert_eq!(with(&world, &bearer, Method::GET, "/api/tenants/globex", "").await.status, 200);
-        for uri in ["/messages?tenant=acme", "/stats?tenant=acme", "/v1/events?tenant=acme"] {
+        for uri in ["/messages?tenant=acme", "/stats?tenant=acme", "/v1/events?tenant=acme", "/api/parked?tenant=acme"]
+        {
             with(&world, &bearer, Method::GET, uri, "").await.problem(403);
         }
         assert!(world.searched.lock().unwrap().is_empty() && world.summed.lock().unwrap().is_empty());

@@ -173,6 +173,8 @@ fn ports(mut servers: Servers, jobs: Jobs, clock: &Arc<dyn Clock>, redis: Option
             opened_normalizer = Some(NormalizerPorts {
                 store: postgres.event_store(clock.clone()),
                 outbox: postgres.outbox(),
+                parking: postgres.parking(),
+                raw: postgres.parking(),
                 request_log: postgres.request_log(clock.clone()),
                 bell: Arc::new(Notify::new()),
             });
@@ -187,6 +189,8 @@ fn ports(mut servers: Servers, jobs: Jobs, clock: &Arc<dyn Clock>, redis: Option
                 feed: postgres.feed(),
                 messages: postgres.message_log(),
                 directory: published,
+                parking: postgres.parking(),
+                raw: postgres.parking(),
                 access: postgres.access(),
                 statistics: postgres.statistics(),
             });

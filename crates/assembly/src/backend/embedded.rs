@@ -46,6 +46,8 @@ pub(super) async fn open(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Res
         normalizer: Some(NormalizerPorts {
             store: databases.store.clone(),
             outbox: databases.outbox.clone(),
+            parking: databases.parking.clone(),
+            raw: databases.parking.clone(),
             request_log: databases.request_log.clone(),
             bell: Arc::new(Notify::new()),
         }),
@@ -53,6 +55,8 @@ pub(super) async fn open(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Res
             feed: databases.feed.clone(),
             messages: databases.message_log.clone(),
             directory: databases.directory.clone(),
+            parking: databases.parking.clone(),
+            raw: databases.parking.clone(),
             access: databases.access.clone(),
             statistics: databases.statistics.clone(),
         }),

@@ -120,6 +120,12 @@ fn numbers(config: &Config, found: &mut Found<'_>) {
             found.add(key, "must be at least 1");
         }
     }
+    if !(1..=7).contains(&config.retention.raw_days) {
+        found.add("retention.raw_days", "must be from 1 to 7: raw webhooks are for mishaps of the last days");
+    }
+    if !(1..=3650).contains(&config.retention.parked_days) {
+        found.add("retention.parked_days", "must be from 1 to 3650");
+    }
     if config.ingress.max_body_bytes > 4 << 20 {
         found.add("ingress.max_body_bytes", "must be at most 4194304: larger envelopes do not fit the bus");
     }

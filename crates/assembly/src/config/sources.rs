@@ -94,7 +94,7 @@ pub(super) fn lay(layers: &mut Layers, environment: &BTreeMap<String, String>, p
 
 /// The names that are set although only development knows them.
 pub(super) fn development_only(environment: &BTreeMap<String, String>) -> Vec<&'static str> {
-    ["DEBUG", "TWILIO_SKIP_VALIDATION"].into_iter().filter(|name| is_true(environment, name)).collect()
+    ["DEBUG"].into_iter().filter(|name| is_true(environment, name)).collect()
 }
 
 fn is_true(environment: &BTreeMap<String, String>, name: &str) -> bool {

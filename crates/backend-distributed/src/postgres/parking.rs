@@ -31,7 +31,7 @@ const MATCHES: &str = "($1::uuid IS NULL OR envelope = $1) AND ($2::text IS NULL
 
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
-fn filtered<'q>(sql: String, filter: &'q ParkedFilter) -> Statement<'q> {
+fn filtered(sql: String, filter: &ParkedFilter) -> Statement<'_> {
     sqlx::query(AssertSqlSafe(sql))
         .bind(filter.envelope.map(|envelope| envelope.0))
         .bind(filter.tenant.as_ref().map(TenantId::as_str))

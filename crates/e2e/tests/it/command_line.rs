@@ -65,13 +65,13 @@ fn values_that_cannot_hold_together_are_all_listed() {
 }
 
 #[test]
-fn a_good_configuration_is_valid_and_what_is_not_used_is_noted() {
+fn a_good_configuration_is_valid() {
     let checked = run(&["config", "check"], &[]);
     assert_eq!((checked.code, checked.stdout.as_str()), (Some(0), "the configuration is valid\n"), "{checked:?}");
     let environment = [PROVIDER[0], PROVIDER[1], ("TWILIO_AUTH_TOKEN", "t"), ("LOG_LEVEL", "WARNING")];
     let checked = run(&["config", "check"], &environment);
     assert_eq!(checked.code, Some(0), "{checked:?}");
-    assert!(checked.stdout.contains("note: TWILIO_AUTH_TOKEN"), "{checked:?}");
+    assert_eq!(checked.stdout, "the configuration is valid\n");
 }
 
 #[test]

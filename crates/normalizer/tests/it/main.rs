@@ -8,5 +8,6 @@ mod loops;
 mod outbox;
 mod parking;
 mod recording;
+mod release;
 mod scene;
 mod waiting;

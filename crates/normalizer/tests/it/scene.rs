@@ -66,6 +66,8 @@ impl Scene {
             bus: backend.bus(),
             store: backend.store(),
             outbox: backend.outbox(),
+            parking: backend.parking(),
+            raw: backend.raw(),
             request_log: backend.request_log(),
             directory: Arc::new(move || handle.read().unwrap().clone()),
             blobs: Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap()),
@@ -131,6 +133,18 @@ impl Scene {
 
     pub(crate) fn ring(&self) -> &KeyRing {
         &self.ring
+    }
+
+    /// The files of the blob store.
+    pub(crate) fn objects(&self) -> Vec<PathBuf> {
+        let (mut files, mut folders) = (Vec::new(), vec![self.folder.path().to_owned()]);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { folders.push(path) } else { files.push(path) }
+            }
+        }
+        files
     }
 
     pub(crate) fn forget_the_directory(&self) {
