@@ -35,6 +35,8 @@ mod health;
 mod hostile;
 #[path = "../it/limits.rs"]
 mod limits;
+#[path = "../it/operations.rs"]
+mod operations;
 #[path = "../it/parking.rs"]
 mod parking;
 #[path = "../it/privacy.rs"]

@@ -19,6 +19,7 @@ mod handshake;
 mod health;
 mod hostile;
 mod limits;
+mod operations;
 mod parking;
 mod privacy;
 mod providers;

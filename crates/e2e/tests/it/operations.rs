@@ -1,0 +1,164 @@
+//! What operators do with a running Wharf, by its command line: tenants, tokens, parked and raw webhooks, statistics.
+
+use serde_json::{Value, json};
+
+use crate::binary::{self, Finished};
+use crate::http::{exchange, get, post};
+use crate::meta::{self, NUMBER, SECRET, WABA};
+use crate::wait;
+use crate::wharf::{Setup, Wharf};
+
+const OTHER_SECRET: &str = "another-app-secret-0123456789";
+const LATER: &str = "999000111222333";
+
+/// A command against a running process.
+fn run(wharf: &Wharf, words: &[&str]) -> Finished {
+    let url = format!("http://{}", wharf.api());
+    let [flag, value] = wharf.credentials();
+    let all = [words, &["--api-url", &url, &flag, &value]].concat();
+    binary::run(&all, &[])
+}
+
+fn done(wharf: &Wharf, words: &[&str]) -> String {
+    let finished = run(wharf, words);
+    assert_eq!(finished.code, Some(0), "{words:?}: {finished:?}");
+    finished.stdout
+}
+
+fn asked(wharf: &Wharf, words: &[&str]) -> Value {
+    serde_json::from_str(&done(wharf, &[words, &["--json"]].concat())).unwrap()
+}
+
+/// An app besides the default one, whose numbers nobody has.
+fn with_another_app() -> Wharf {
+    let wharf = Setup::new().without_limits().start();
+    let secret = wharf.setup().file("secret", OTHER_SECRET);
+    let secret = secret.to_str().unwrap();
+    done(&wharf, &["apps", "create", "other-app", "--secret-file", secret, "--verify-token", "v"]);
+    wait::until("the gateway knows the app", || {
+        let target = "/webhooks/meta/other-app?hub.mode=subscribe&hub.verify_token=v&hub.challenge=1";
+        (get(wharf.public(), target, "").status == 200).then_some(())
+    });
+    wharf
+}
+
+fn names(wharf: &Wharf) -> Vec<(String, String)> {
+    wharf.events().iter().map(|event| (event.tenant.clone(), event.name())).collect()
+}
+
+#[test]
+fn a_tenant_that_is_registered_later_gets_what_was_parked_for_it() {
+    let wharf = with_another_app();
+    let body = meta::messages_to(LATER, &[meta::text("wamid.EARLY", "before anybody knew the number")]);
+    assert_eq!(meta::deliver_to(wharf.public(), meta::PATH, OTHER_SECRET, &body).status, 200);
+    let parked = wait::until("it is parked", || {
+        let listed = asked(&wharf, &["parked", "list", "--reason", "unknown-tenant"]);
+        listed["data"].as_array().filter(|rows| rows.len() == 1).map(|rows| rows[0].clone())
+    });
+    assert_eq!((&parked["number"], &parked["updates"]), (&json!(LATER), &json!(1)));
+    let reference = parked["raw_payload_ref"].as_str().unwrap();
+    let raw = asked(&wharf, &["raw", "show", reference]);
+    assert_eq!(raw["payload"].as_str().unwrap().as_bytes(), body);
+    // Who has no owner stays, whoever asks.
+    done(&wharf, &["parked", "release", "--all"]);
+    done(&wharf, &["tenants", "create", "late", "--name", "Late Ltd"]);
+    done(&wharf, &["tenants", "assign", "late", LATER, "--app", "other-app"]);
+    wharf.wait_for_message("wamid.EARLY");
+    assert_eq!(names(&wharf), [("late".to_owned(), "message.received wamid.EARLY".to_owned())]);
+    wait::until("nothing is parked", || {
+        (asked(&wharf, &["parked", "list", "--groups"])["data"] == json!([])).then_some(())
+    });
+    let actions = done(&wharf, &["actions"]);
+    for line in ["GET /api/raw/{id}", "POST /api/parked/release", "PUT /api/tenants/{tenant}/numbers/{number}"] {
+        assert!(actions.contains(line), "{actions}");
+    }
+    assert!(!actions.contains(OTHER_SECRET));
+}
+
+#[test]
+fn a_paused_tenant_gets_everything_when_it_is_resumed() {
+    let wharf = Setup::new().without_limits().start();
+    done(&wharf, &["tenants", "pause", "default"]);
+    let mut sent = 0;
+    // Until the gateway has heard of it, webhooks are handed out.
+    wait::until("it is paused", || {
+        sent += 1;
+        meta::accepted(wharf.public(), &meta::messages(&[meta::text(&format!("wamid.{sent:03}"), "hello")]));
+        let rows = asked(&wharf, &["parked", "list", "--reason", "paused"])["data"].as_array().map_or(0, Vec::len);
+        (rows > 0).then_some(())
+    });
+    done(&wharf, &["tenants", "resume", "default"]);
+    let events = wharf.events_when(sent);
+    assert_eq!(events.len(), sent);
+    wait::until("nothing is parked", || (asked(&wharf, &["parked", "list"])["data"] == json!([])).then_some(()));
+}
+
+#[test]
+fn a_tenants_token_reads_its_own_and_nothing_else() {
+    let wharf = with_another_app();
+    done(&wharf, &["tenants", "create", "late"]);
+    done(&wharf, &["tenants", "assign", "late", LATER, "--app", "other-app"]);
+    meta::accepted(wharf.public(), &meta::messages(&[meta::text("wamid.DEFAULT", "to the default tenant")]));
+    wharf.wait_for_message("wamid.DEFAULT");
+    let token = done(&wharf, &["tokens", "create", "reader", "--scope", "tenant-reader", "--tenant", "late"]);
+    let bearer = format!("Authorization: Bearer {}\r\n", token.trim());
+    let ask = |target: &str| get(wharf.api(), target, &bearer);
+    assert_eq!(ask("/messages").json()["total"], 0);
+    assert_eq!(ask("/v1/events").json()["events"], json!([]));
+    for target in ["/messages?tenant=default", "/stats?hours=1", "/api/tenants", "/metrics", "/api/security"] {
+        assert_eq!(ask(target).status, 403, "{target}");
+    }
+    assert_eq!(ask("/api/tenants/default").status, 404);
+    assert_eq!(ask("/api/tenants/late").json()["numbers"][0]["phone_number_id"], LATER);
+    let offboarded = done(&wharf, &["tenants", "offboard", "late", "--yes"]);
+    assert!(offboarded.starts_with("late has left: 1 numbers released, 1 tokens revoked"), "{offboarded}");
+    wait::until("the token opens nothing", || (ask("/messages").status == 401).then_some(()));
+}
+
+#[test]
+fn statistics_of_requests_count_what_was_sent() {
+    let wharf = Setup::new().without_limits().start();
+    let body = meta::messages(&[meta::text("wamid.ONE", "hello")]);
+    for _ in 0..3 {
+        meta::accepted(wharf.public(), &body);
+    }
+    let forged = post("/webhook", &meta::signature("wrong", &body), &body);
+    for _ in 0..50 {
+        assert_eq!(exchange(wharf.public(), &forged).unwrap().status, 403);
+    }
+    let other = meta::messages_to(NUMBER, &[meta::text("wamid.TWO", "hello")]);
+    assert_eq!(meta::deliver_to(wharf.public(), "/api/v1/whatsapp-hardened/webhook", SECRET, &other).status, 200);
+    let stats = wait::until("the recorder has counted", || {
+        let stats = wharf.ask_json("/api/v1/whatsapp-hardened/stats?source=meta");
+        let rows = stats["data"]["security"].as_array().unwrap();
+        let total: u64 = rows.iter().map(|row| row["total_requests"].as_u64().unwrap()).sum();
+        let answered = stats["data"]["processing"][0]["total_duplicates"] == 2;
+        (total == 54 && answered).then_some(stats)
+    });
+    assert_eq!(stats["success"], true);
+    let sum = |table: &str, column: &str| -> u64 {
+        stats["data"][table].as_array().unwrap().iter().map(|row| row[column].as_u64().unwrap()).sum()
+    };
+    assert_eq!((sum("security", "valid_signatures"), sum("security", "invalid_signatures")), (4, 50));
+    assert_eq!((sum("performance", "request_count"), sum("processing", "message_count")), (54, 2));
+    let paths: Vec<_> =
+        stats["data"]["performance"].as_array().unwrap().iter().map(|row| row["endpoint_path"].clone()).collect();
+    assert!(paths.contains(&json!("/webhook")) && paths.contains(&json!("/webhooks/meta")), "{paths:?}");
+    assert_eq!(wharf.ask_json("/stats?source=twilio")["data"]["security"], json!([]));
+    let report = done(&wharf, &["security", "report", "--hours", "1"]);
+    assert!(report.contains("54 requests") && report.contains("50        invalid"), "{report}");
+}
+
+#[test]
+fn what_commands_are_refused_says_why() {
+    let wharf = Setup::new().start();
+    let refused = run(&wharf, &["tenants", "create", "Not An Id"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("id: a tenant id must be"), "{refused:?}");
+    let unsure = run(&wharf, &["tenants", "offboard", "default"]);
+    assert!(unsure.code != Some(0) && unsure.stderr.contains("--yes"), "{unsure:?}");
+    let missing = run(&wharf, &["raw", "show", "wharf:raw/00000000-0000-0000-0000-000000000000"]);
+    assert!(missing.stderr.contains("404"), "{missing:?}");
+    let listed = done(&wharf, &["tenants", "list", "--waba", WABA]);
+    assert_eq!(listed.trim(), "none", "a wildcard owns no account");
+}
