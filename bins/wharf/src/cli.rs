@@ -8,7 +8,7 @@ use assembly::config::{DEFAULTS, Flag, Purpose};
 use assembly::program::{self, ConfigArgs};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{apps, demo, doctor, parked, simulate, tenants, tokens};
+use crate::{apps, check, demo, doctor, parked, simulate, tenants, tokens};
 
 /// Wharf: WhatsApp webhooks, verified, durable, ordered.
 ///
@@ -54,6 +54,11 @@ enum Command {
     /// One line for each check: ok, warning or FAILED, and what to do. Ends with 1 if one has failed. It asks Meta only
     /// if WHATSAPP_APP_ID and WHATSAPP_APP_SECRET are set.
     Doctor(ConfigArgs),
+    /// Try a running Wharf from outside: verification, signatures, duplicates, limits, reading
+    ///
+    /// Sends real webhooks with the secrets of the environment; their messages stay. One line for each check. Ends with 1
+    /// if one has failed.
+    Check(check::CheckArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -140,6 +145,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             }
             Err(code) => Ok(code),
         },
+        Command::Check(args) => Box::pin(check::run(args)).await,
         Command::Doctor(args) => Ok(Box::pin(doctor::run(&args)).await),
         Command::Config(ConfigCommand::Check(args)) => match check(&args) {
             Ok((_, notes)) => {

@@ -1,6 +1,7 @@
 //! `wharf`: every job in one process, and the command line.
 
 mod apps;
+mod check;
 mod cli;
 mod demo;
 mod doctor;

@@ -37,6 +37,6 @@ mod update;
 
 pub use deliver::{DeliverError, Delivery, Latency, Progress, Report, RetrySchedule, deliver};
 pub use generator::Generator;
-pub use signature::sign;
+pub use signature::{sign, sign_generic, sign_twilio};
 pub use traffic::{Mix, Number, Traffic, Webhook};
 pub use update::{ParseUpdateRefError, UpdateKind, UpdateRef};

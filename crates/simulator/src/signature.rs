@@ -1,6 +1,9 @@
 //! Meta's signature: HMAC-SHA256 of the raw body under the app secret, as `X-Hub-Signature-256` carries
-//! it. It only makes signatures. It does not check them, and the legacy SHA-1 header is not sent.
+//! it; and those of other senders. It only makes signatures. It does not check them, and the legacy SHA-1
+//! header is not sent.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 
 /// The header's prefix before the 64 hex digits.
@@ -10,6 +13,26 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// The value of `X-Hub-Signature-256` for `body`: `sha256=` and 64 lower-case hex digits, 71 bytes.
 pub fn sign(app_secret: &str, body: &[u8]) -> String {
     Signer::new(app_secret).sign(body)
+}
+
+/// The value of `X-Signature` of a generic sender: the hex HMAC-SHA256 of the body.
+pub fn sign_generic(secret: &str, body: &[u8]) -> String {
+    sign(secret, body).split_off(PREFIX.len())
+}
+
+/// The value of `X-Twilio-Signature` of a form: base64 of an HMAC-SHA1 over the address and, sorted by name, each
+/// name with its value.
+pub fn sign_twilio(auth_token: &str, url: &str, parameters: &[(&str, &str)]) -> String {
+    let mut sorted = parameters.to_vec();
+    sorted.sort_unstable();
+    let mut context =
+        hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, auth_token.as_bytes()));
+    context.update(url.as_bytes());
+    for (name, value) in sorted {
+        context.update(name.as_bytes());
+        context.update(value.as_bytes());
+    }
+    STANDARD.encode(context.sign())
 }
 
 /// A secret whose key schedule is computed once for many bodies.
@@ -34,7 +57,25 @@ impl Signer {
 
 #[cfg(test)]
 mod tests {
-    use super::sign;
+    use super::{sign, sign_generic, sign_twilio};
+
+    #[test]
+    fn other_senders_sign_as_their_vectors_say() {
+        let url = "https://mycompany.com/myapp.php?foo=1&bar=2";
+        let parameters = [
+            ("CallSid", "CA1234567890ABCDE"),
+            ("Caller", "+14158675309"),
+            ("Digits", "1234"),
+            ("From", "+14158675309"),
+            ("To", "+18005551212"),
+        ];
+        assert_eq!(sign_twilio("12345", url, &parameters), "RSOYDt4T1cUTdK1PDd93/VVr8B8=");
+        let body = br#"{"object":"whatsapp_business_account","entry":[]}"#;
+        assert_eq!(
+            sign_generic("test_app_secret", body),
+            "dec6a680679a968e7e0319355b23599cbfc54502c0784668e9618baa0c633756"
+        );
+    }
 
     #[test]
     fn agrees_with_the_published_vectors() {
