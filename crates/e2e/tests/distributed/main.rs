@@ -51,6 +51,8 @@ mod rotation;
 mod stop;
 #[path = "../it/tenants.rs"]
 mod tenants;
+#[path = "../it/tls.rs"]
+mod tls;
 #[path = "../it/traffic.rs"]
 mod traffic;
 

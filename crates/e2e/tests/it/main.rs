@@ -27,4 +27,5 @@ mod reading;
 mod rotation;
 mod stop;
 mod tenants;
+mod tls;
 mod traffic;

@@ -150,6 +150,28 @@ fn statistics_of_requests_count_what_was_sent() {
 }
 
 #[test]
+fn a_check_from_outside_holds() {
+    let secrets = [
+        ("WHATSAPP_APP_SECRET", SECRET),
+        ("WHATSAPP_VERIFY_TOKEN", meta::VERIFY_TOKEN),
+        ("TWILIO_AUTH_TOKEN", "e2e-auth-token-0123456789abcdef"),
+        ("WEBHOOK_SECRET", "e2e-generic-secret-0123456789abcdef"),
+    ];
+    let setup = secrets[2..].iter().fold(Setup::new(), |setup, (name, value)| setup.set(name, value));
+    let wharf = setup.start();
+    let (url, api) = (format!("http://{}", wharf.public()), format!("http://{}", wharf.api()));
+    let [flag, value] = wharf.credentials();
+    let words = ["check", "--url", &url, "--api-url", &api, &flag, &value];
+    let checked = binary::run(&words, &secrets);
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    assert!(checked.stdout.lines().filter(|line| line.starts_with("ok")).count() >= 26, "{}", checked.stdout);
+    let wrong = secrets.map(|(name, value)| (name, if name == "WHATSAPP_APP_SECRET" { "wrong" } else { value }));
+    let failed = binary::run(&[&words[..], &["--without-limits"]].concat(), &wrong);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert!(failed.stdout.contains("FAILED     Meta: right signature"), "{}", failed.stdout);
+}
+
+#[test]
 fn what_commands_are_refused_says_why() {
     let wharf = Setup::new().start();
     let refused = run(&wharf, &["tenants", "create", "Not An Id"]);
