@@ -25,7 +25,7 @@ enum Command {
     /// Run every job in this process: gateway, normalizer, API
     ///
     /// Embedded, with nothing else needed, unless WHARF__BACKEND__KIND=distributed. That needs WHARF__NATS__URL,
-    /// WHARF__REDIS__URL, WHARF__POSTGRES__URL and, in production, WHARF__NATS__MONITOR_URL and WHARF_ADMIN_TOKEN; then
+    /// WHARF__NATS__MONITOR_URL, WHARF__REDIS__URL, WHARF__POSTGRES__URL and, in production, WHARF_ADMIN_TOKEN; then
     /// each job can also be a process of its own: `gateway`, `normalizer`, `api`.
     Up(UpArgs),
     /// Like `up`, with invented secrets and signed traffic; prints the events as they come out

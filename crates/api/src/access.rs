@@ -30,6 +30,9 @@ use crate::problem::Problem;
 /// A token that was looked up is known for so long: a revocation by another process takes effect within it.
 const REMEMBERED: Duration = Duration::from_secs(5);
 const MAX_REMEMBERED: u64 = 10_000;
+/// A token that was valid within this time is looked up whatever comes from its address: others there, behind the same
+/// proxy, must not lock it out.
+const TRUSTED: Duration = Duration::from_hours(24);
 /// Refused requests of one address within a minute before its unknown tokens are not even looked up.
 const MAX_FAILURES: u32 = 30;
 const FAILURES_FOR: Duration = Duration::from_mins(1);
@@ -46,6 +49,7 @@ pub(crate) struct Tokens {
     /// The configuration's; `None` if it is empty, which opens nothing.
     admin: Option<TokenHash>,
     known: Cache<TokenHash, Option<Arc<Token>>>,
+    trusted: Cache<TokenHash, ()>,
     failures: Cache<IpAddr, Arc<AtomicU32>>,
 }
 
@@ -63,6 +67,7 @@ impl Tokens {
             stored,
             admin: (!admin.is_empty()).then(|| TokenHash::of(admin.as_bytes())),
             known: Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(REMEMBERED).build(),
+            trusted: Cache::builder().max_capacity(MAX_REMEMBERED).time_to_idle(TRUSTED).build(),
             failures: Cache::builder().max_capacity(MAX_ADDRESSES).time_to_live(FAILURES_FOR).build(),
         }
     }
@@ -81,9 +86,7 @@ impl Tokens {
         }
         let token = match self.known.get(&hash) {
             Some(known) => known,
-            None if self.failures.get(&from).is_some_and(|count| count.load(Ordering::Relaxed) >= MAX_FAILURES) => {
-                return Err(Stranger::TooMany);
-            }
+            None if self.must_wait(from) && !self.trusted.contains_key(&hash) => return Err(Stranger::TooMany),
             None => {
                 let found = self.stored.find_token(hash).await.map_err(|error| Stranger::Problem(error.into()))?;
                 let found = found.map(Arc::new);
@@ -91,15 +94,15 @@ impl Tokens {
                 found
             }
         };
-        match token.filter(|token| token.is_valid_at(state.clock.now())) {
-            Some(token) => Ok(Caller {
-                token: Some(token.id),
-                name: token.name.clone(),
-                scope: token.scope,
-                tenant: token.tenant.clone(),
-            }),
-            None => Err(self.failed(from)),
-        }
+        let Some(token) = token.filter(|token| token.is_valid_at(state.clock.now())) else {
+            return Err(self.failed(from));
+        };
+        self.trusted.insert(hash, ());
+        Ok(Caller { token: Some(token.id), name: token.name.clone(), scope: token.scope, tenant: token.tenant.clone() })
+    }
+
+    fn must_wait(&self, from: IpAddr) -> bool {
+        self.failures.get(&from).is_some_and(|count| count.load(Ordering::Relaxed) >= MAX_FAILURES)
     }
 
     fn failed(&self, from: IpAddr) -> Stranger {

@@ -12,6 +12,8 @@ use actix_web::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 
+use service::names;
+
 use crate::State;
 use crate::problem::{self, Problem};
 
@@ -31,11 +33,14 @@ pub(crate) async fn finish(
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let elapsed = state.clock.monotonic().saturating_sub(started);
+    metrics::counter!(names::API_REQUESTS, "status" => response.status().as_str().to_owned()).increment(1);
+    metrics::histogram!(names::API_ANSWER_SECONDS).record(elapsed.as_secs_f64());
     tracing::debug!(
         http.method = %method,
         http.route = response.request().match_pattern().as_deref().unwrap_or("none"),
         http.status = response.status().as_u16(),
-        elapsed_us = u64::try_from(state.clock.monotonic().saturating_sub(started).as_micros()).unwrap_or(u64::MAX),
+        elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
         "API request"
     );
     Ok(response)

@@ -1,11 +1,12 @@
 //! Every route with the scopes that open it: the only place where a route becomes reachable.
 
+use actix_web::guard::fn_guard;
 use actix_web::http::Method;
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{Handler, Responder, Route};
 use common::access::Scope;
 
-use crate::access::changes_something;
+use crate::access::{Caller, changes_something};
 use crate::{
     actions, apps, directory, events, messages, metrics_page, numbers, parked, raw, statistics, tenants, tokens,
 };
@@ -38,7 +39,11 @@ where
         method,
         pattern: pattern.to_owned(),
         scopes,
-        handler: Box::new(move || web::method(of.clone()).to(handler.clone())),
+        // A handler runs only for a caller that the guard has let in: what it does not find here stays closed.
+        handler: Box::new(move || {
+            let let_in = fn_guard(|context| context.req_data().contains::<Caller>());
+            web::method(of.clone()).guard(let_in).to(handler.clone())
+        }),
     }
 }
 

@@ -449,16 +449,15 @@ impl Config {
         }
     }
 
-    /// How to reach NATS. In development a server without a monitoring endpoint is taken as it is.
+    /// How to reach NATS.
     pub(crate) fn nats(&self, client: &'static str) -> backend_distributed::nats::NatsConfig {
         let monitor_url = self.nats.monitor_url.expose_secret();
-        let unasked = self.mode == Mode::Development && monitor_url.is_empty();
         backend_distributed::nats::NatsConfig {
             url: self.nats.url.clone(),
             monitor_url: (!monitor_url.is_empty()).then(|| monitor_url.to_owned()),
             client,
             replicas: self.nats.replicas,
-            allow_lazy_sync: self.nats.unsafe_lazy_sync || unasked,
+            allow_lazy_sync: self.nats.unsafe_lazy_sync,
         }
     }
 

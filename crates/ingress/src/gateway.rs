@@ -17,6 +17,7 @@ use service::{Tasks, names};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::alarm::{Alarm, Ringing};
 use crate::answer::Answer;
 use crate::breaker::Breaker;
 use crate::config::Config;
@@ -34,6 +35,8 @@ const REMEMBER_QUEUE: usize = 10_000;
 const MAX_RECORDED_MESSAGES: usize = 2000;
 /// Between two looks at a bus that does not answer.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// What the button of Meta's dashboard sends is, in records.
+const TEST: &str = "test";
 /// The reason of a request that is signed more than once.
 const SEVERAL_SIGNATURES: &str = "several-signatures";
 /// Seconds after which a refused webhook should be tried again.
@@ -60,6 +63,7 @@ pub struct Gateway {
     deps: Deps,
     pub(crate) limits: Limits,
     breaker: Breaker,
+    alarm: Alarm,
     records: Records,
     meters: Meters,
     remember: mpsc::Sender<Vec<Remembered>>,
@@ -112,6 +116,7 @@ impl Gateway {
                 config.max_buffered_bytes,
             ),
             breaker: Breaker::default(),
+            alarm: Alarm::default(),
             records: Records::default(),
             meters: Meters::new(),
             remember,
@@ -415,6 +420,16 @@ impl Gateway {
             _ => Outcome::Refused,
         };
         self.meters.answered(answer.status, signature, took);
+        let failed =
+            matches!(signature, SignatureStatus::Invalid | SignatureStatus::Missing | SignatureStatus::Malformed);
+        if let Some(Ringing { failures, requests }) = self.alarm.count(failed, self.deps.clock.monotonic()) {
+            metrics::counter!(names::SIGNATURE_ALARMS).increment(1);
+            tracing::error!(
+                failures,
+                requests,
+                "ALERT: many webhooks of this minute are not signed as they must be; `wharf security report` tells from where"
+            );
+        }
         tracing::debug!(
             request.id = %request,
             status = answer.status,
@@ -462,6 +477,13 @@ fn note(request: RequestId, planned: &Planned<'_>, trail: &mut Trail) {
         trail.tenant = Some(tenant.clone());
         trail.event = event;
         trail.event_type = Some(kind);
+    }
+    if planned.is_dashboard_test() {
+        // Somebody at Meta's dashboard looks whether it works: no attempt at anything, whoever owns the invented number.
+        trail.event_type = Some(TEST);
+        trail.reason = Some(TEST);
+        tracing::info!(request.id = %request, "a test of Meta's dashboard");
+        return;
     }
     if planned.is_unreadable() {
         tracing::warn!(request.id = %request, "a correctly signed body is not readable as a webhook; parked");

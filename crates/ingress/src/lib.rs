@@ -6,6 +6,7 @@
 //!
 //! Deliberately not here: anything that looks into the content of a message; that is the normalizer's.
 
+mod alarm;
 mod answer;
 mod breaker;
 mod config;

@@ -166,6 +166,11 @@ impl Planned<'_> {
         self.updates.iter().map(|update| update.candidate.clone()).collect()
     }
 
+    /// Whether it is what the "Test" button of Meta's dashboard sends.
+    pub fn is_dashboard_test(&self) -> bool {
+        self.peek.as_ref().is_some_and(Peek::is_dashboard_test)
+    }
+
     /// Whether the body could not be read as a webhook.
     pub const fn is_unreadable(&self) -> bool {
         self.peek.is_none()

@@ -31,6 +31,12 @@ pub const EVENTS: &str = "wharf_normalizer_events_total";
 pub const UNSUPPORTED: &str = "wharf_normalizer_unsupported_total";
 /// Envelopes parked by `reason`.
 pub const PARKED: &str = "wharf_normalizer_parked_total";
+/// Requests answered by the API, by `status`.
+pub const API_REQUESTS: &str = "wharf_api_requests_total";
+/// From a request to the API to its answer, in seconds.
+pub const API_ANSWER_SECONDS: &str = "wharf_api_answer_seconds";
+/// Times that many webhooks within a minute were not signed as they must be. Alert when it grows.
+pub const SIGNATURE_ALARMS: &str = "wharf_ingress_signature_alarms_total";
 /// Parked envelopes that were let go, by the `reason` they were parked for.
 pub const RELEASED: &str = "wharf_normalizer_released_total";
 /// Parked envelopes that were deleted because nobody released them in time, by `reason`. Alert when it grows.

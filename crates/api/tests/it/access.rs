@@ -89,22 +89,7 @@ async fn metrics_are_served_when_there_are_any() {
 
     let world = world();
     let metrics = service::telemetry::Metrics::install().unwrap();
-    let deps = api::Deps {
-        feed: Arc::clone(&world) as _,
-        messages: Arc::clone(&world) as _,
-        directory: Arc::clone(&world) as _,
-        access: world.access.0.access(),
-        statistics: world.access.0.statistics(),
-        parking: world.access.0.parking(),
-        raw: world.access.0.raw(),
-        blobs: Arc::new(object_store::memory::InMemory::new()),
-        prefix: "/api/v1/whatsapp-hardened".to_owned(),
-        keys: Arc::new(|| Arc::new(crate::world::ring())),
-        clock: Arc::new(common::SystemClock),
-        admin_token: crate::world::TOKEN.into(),
-        metrics: Some(metrics),
-        readiness: world.readiness.clone(),
-    };
+    let deps = api::Deps { metrics: Some(metrics), ..world.deps() };
     assert!(!format!("{deps:?}").contains(crate::world::TOKEN));
     let service = init_service(App::new().configure(api::routes(deps))).await;
     let with = call_service(&service, TestRequest::get().uri("/metrics").insert_header(bearer()).to_request()).await;

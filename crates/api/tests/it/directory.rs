@@ -75,22 +75,7 @@ async fn imports_take_turns() {
     use actix_web::test::{TestRequest, call_service, init_service};
 
     let world = Arc::new(World::default());
-    let deps = api::Deps {
-        feed: Arc::clone(&world) as _,
-        messages: Arc::clone(&world) as _,
-        directory: Arc::new(Slow(Arc::clone(&world))),
-        access: world.access.0.access(),
-        statistics: world.access.0.statistics(),
-        parking: world.access.0.parking(),
-        raw: world.access.0.raw(),
-        blobs: Arc::new(object_store::memory::InMemory::new()),
-        prefix: "/api/v1/whatsapp-hardened".to_owned(),
-        keys: Arc::new(|| Arc::new(ring())),
-        clock: Arc::new(common::SystemClock),
-        admin_token: crate::world::TOKEN.into(),
-        metrics: None,
-        readiness: world.readiness.clone(),
-    };
+    let deps = api::Deps { directory: Arc::new(Slow(Arc::clone(&world))), ..world.deps() };
     let service = init_service(App::new().configure(api::routes(deps))).await;
     let request = || {
         let request = TestRequest::post().uri(IMPORT).insert_header(crate::world::bearer());

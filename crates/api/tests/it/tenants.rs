@@ -264,6 +264,30 @@ async fn another_tenants_token_sees_nothing() {
 }
 
 #[actix_web::test]
+async fn an_address_that_guesses_has_to_wait_and_locks_nobody_out() {
+    use actix_web::App;
+    use actix_web::test::{TestRequest, call_service, init_service};
+
+    let world = two_tenants().await;
+    let (known, new) = (token(&world, Scope::Operator, None).await, token(&world, Scope::Operator, None).await);
+    let service = init_service(App::new().configure(api::routes(world.deps()))).await;
+    let status = async |bearer: &str| {
+        let request = TestRequest::get().uri("/api/tenants").insert_header(("authorization", bearer));
+        let response = call_service(&service, request.to_request()).await;
+        let wait = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
+        (response.status().as_u16(), wait)
+    };
+    assert_eq!(status(&known).await.0, 200);
+    for n in 0..30 {
+        assert_eq!(status(&format!("Bearer wrong-{n}")).await, (401, None));
+    }
+    assert_eq!(status("Bearer wrong-again").await, (429, Some("60".to_owned())));
+    assert_eq!(status(&new).await.0, 429);
+    assert_eq!(status(&known).await.0, 200);
+    assert_eq!(status("Bearer the-admin-token").await.0, 200);
+}
+
+#[actix_web::test]
 async fn what_changes_something_is_written_down_before_it_is_done() {
     let world = two_tenants().await;
     let bearer = token(&world, Scope::Operator, None).await;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
+
 use actix_web::{App, http::Method};
 use api::Deps;
 use async_trait::async_trait;
@@ -57,16 +58,10 @@ impl World {
         if self.down { Err(Unavailable::new("the database", "dial LEAK: refused")) } else { Ok(()) }
     }
 
-    /// Sends a request with these headers and this body.
-    pub(crate) async fn send(
-        self: &Arc<Self>,
-        method: Method,
-        uri: &str,
-        headers: &[(&str, &str)],
-        body: impl Into<Bytes>,
-    ) -> Answer {
+    /// What the API gets of this world.
+    pub(crate) fn deps(self: &Arc<Self>) -> Deps {
         let ring = Arc::new(ring());
-        let deps = Deps {
+        Deps {
             feed: Arc::clone(self) as _,
             messages: Arc::clone(self) as _,
             directory: Arc::clone(self) as _,
@@ -81,8 +76,18 @@ impl World {
             admin_token: TOKEN.into(),
             metrics: None,
             readiness: self.readiness.clone(),
-        };
-        let service = init_service(App::new().configure(api::routes(deps))).await;
+        }
+    }
+
+    /// Sends a request with these headers and this body, to an API of its own.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        method: Method,
+        uri: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let service = init_service(App::new().configure(api::routes(self.deps()))).await;
         let mut request = TestRequest::with_uri(uri).method(method).set_payload(body);
         for header in headers {
             request = request.append_header(*header);

@@ -200,15 +200,11 @@ fn distributed(config: &Config, purpose: Purpose, found: &mut Found<'_>) {
     if !monitor.is_empty() && !monitor.split(',').all(|url| has_scheme(url.trim(), &["http", "https"])) {
         found.add("nats.monitor_url", "must begin with http:// or https:// (several are separated by commas)");
     }
-    if monitor.is_empty()
-        && config.mode == Mode::Production
-        && !config.nats.unsafe_lazy_sync
-        && matches!(purpose, Purpose::Run(_))
-    {
+    if monitor.is_empty() && !config.nats.unsafe_lazy_sync && matches!(purpose, Purpose::Run(_)) {
         found.add(
             "nats.monitor_url",
-            "is required in production: only there the server says whether what it acknowledged survives a power cut; \
-             set WHARF__NATS__MONITOR_URL, such as http://host:8222",
+            "is required: only there the server says whether what it acknowledged survives a power cut; set \
+             WHARF__NATS__MONITOR_URL, such as http://host:8222, or, for development only, nats.unsafe_lazy_sync = true",
         );
     }
     if runs(Job::Gateway) {

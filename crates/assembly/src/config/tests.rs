@@ -218,10 +218,10 @@ fn everything_in_one_process_needs_every_server() {
 }
 
 #[test]
-fn development_needs_neither_a_token_nor_a_monitoring_endpoint() {
+fn development_needs_no_token_but_a_monitoring_endpoint_or_the_switch() {
     let development = [SERVERS[0], REDIS, POSTGRES, DISTRIBUTED, ("WHARF_MODE", "development")];
-    let config = load_for(Purpose::Run(Jobs::All), &[&development]).config.unwrap();
-    assert!(config.nats("wharf").allow_lazy_sync && !config.is_lazy_sync_allowed());
+    let found = problems_for(Purpose::Run(Jobs::All), &[&development]);
+    assert!(found.len() == 1 && found[0].contains("nats.unsafe_lazy_sync"), "{found:?}");
     let monitored = load_for(Purpose::Run(Jobs::All), &[&development, &[SERVERS[1]]]).config.unwrap();
     assert!(!monitored.nats("wharf").allow_lazy_sync);
     let unsafe_production = [SERVERS[0], REDIS, ("WHARF__NATS__UNSAFE_LAZY_SYNC", "true")];

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use common::Timestamp;
+use ports::Unavailable;
 use serde::Deserialize;
 
 use crate::OpenError;
-use crate::nats::unavailable;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -84,9 +84,10 @@ fn endpoints(urls: &str) -> impl Iterator<Item = &str> {
 }
 
 async fn ask(url: &str) -> Result<Variables, OpenError> {
-    let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(unavailable)?;
+    let silent = |error| Unavailable::new("the monitoring endpoint of NATS (nats.monitor_url)", error);
+    let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(silent)?;
     let response = client.get(format!("{url}/varz")).send().await.and_then(reqwest::Response::error_for_status);
-    let variables = response.map_err(unavailable)?.json::<Variables>().await;
+    let variables = response.map_err(silent)?.json::<Variables>().await;
     variables.map_err(|_| {
         OpenError::Unsuitable(format!("{url} does not answer as the monitoring endpoint of a NATS server does"))
     })

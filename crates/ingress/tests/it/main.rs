@@ -201,3 +201,15 @@ async fn the_handshake_answers_the_challenge_for_the_right_token_only() {
     assert_eq!(scene.get("/webhook").await.status, StatusCode::FORBIDDEN);
     assert_eq!(scene.get("/nowhere").await.status, StatusCode::NOT_FOUND);
 }
+
+#[actix_web::test]
+async fn a_test_of_metas_dashboard_is_recorded_as_one_and_nothing_suspicious() {
+    let scene = Scene::open();
+    let body = std::fs::read_to_string("../providers/src/meta/fixtures/dashboard_test.json").unwrap();
+    let fixture: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let body = fixture.get("body").unwrap_or(&fixture).to_string();
+    assert_eq!(scene.send(&body).await.status, 200);
+    let record = scene.records().await.remove(0);
+    assert_eq!((record.event_type.as_deref(), record.reason.as_deref()), (Some("test"), Some("test")));
+    assert!(!record.suspicious);
+}
