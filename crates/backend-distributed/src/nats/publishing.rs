@@ -175,48 +175,43 @@ impl Link {
             callers.push((waiting.messages.len(), waiting.answer));
             messages.extend(waiting.messages);
         }
-        let mut answers = Vec::with_capacity(messages.len());
-        for some in messages.chunks(ROUND_MESSAGES) {
-            answers.extend(self.publish(some).await);
-        }
-        let mut answers = answers.into_iter();
+        let answers = self.while_connected(self.batches(&messages)).await;
+        let mut answers = answers.unwrap_or_else(|| nothing_came(messages.len())).into_iter();
         for (count, caller) in callers {
             let _ = caller.send(answers.by_ref().take(count).collect());
         }
     }
 
-    async fn publish(&self, messages: &[Outgoing]) -> Answers {
-        let published = self.while_connected(self.publish_parts(messages)).await;
-        published.unwrap_or_else(|| nothing_came(messages.len()))
-    }
-
-    /// As one batch; if it is refused, as two of half the size, and so on, so that one message costs the others little.
-    async fn publish_parts(&self, messages: &[Outgoing]) -> Answers {
+    /// As batches; one that is refused as two of half the size, and so on, so that one message costs the others little.
+    /// After one that was not answered in time nothing more is sent: each would wait as long.
+    async fn batches(&self, messages: &[Outgoing]) -> Answers {
         let fits = messages.iter().all(|message| message.payload.len() <= Stream::MAX_MESSAGE_BYTES);
         let mut answers = Vec::with_capacity(messages.len());
-        let mut parts = vec![messages];
+        let mut parts: Vec<&[Outgoing]> = messages.chunks(ROUND_MESSAGES).rev().collect();
+        let begun = Instant::now();
         while let Some(part) = parts.pop() {
             let stream = part.first().map(|message| message.stream);
-            if part.len() <= FEW || !fits || !stream.is_some_and(|stream| self.may_batch(stream)) {
-                answers.extend(self.one_by_one(part).await);
-                continue;
-            }
-            match self.batch(part).await {
+            let may_batch = part.len() > FEW && fits && stream.is_some_and(|stream| self.may_batch(stream));
+            let batch = if may_batch { self.batch(part).await } else { Err(BatchError::Batch) };
+            let answered = match batch {
                 Ok(first) => {
                     let published = (first..).map(|sequence| Ok(Published { sequence, duplicate: false }));
-                    answers.extend(published.take(part.len()));
+                    published.take(part.len()).collect()
                 }
                 Err(BatchError::Message) => {
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
+                    continue;
                 }
-                Err(BatchError::Batch) => answers.extend(self.one_by_one(part).await),
-                Err(BatchError::Unavailable(error)) => {
-                    let lost = |_| Err(PublishError::Unavailable(Unavailable::new("NATS", error.clone())));
-                    answers.extend(part.iter().map(lost));
-                }
+                Err(BatchError::Batch) => self.one_by_one(part).await,
+                Err(BatchError::Unavailable(error)) => lost(part.len(), &error),
+            };
+            answers.extend(answered);
+            if begun.elapsed() >= ACK_TIMEOUT {
+                break;
             }
         }
+        answers.extend(lost(messages.len() - answers.len(), "not sent: nothing before it was answered in time"));
         answers
     }
 
@@ -334,13 +329,11 @@ struct ServerError {
 }
 
 fn nothing_came(count: usize) -> Answers {
-    let lost = || {
-        Err(PublishError::Unavailable(Unavailable::new(
-            "NATS",
-            "no answer: the connection broke, or too much is waiting",
-        )))
-    };
-    (0..count).map(|_| lost()).collect()
+    lost(count, "no answer: the connection broke, or too much is waiting")
+}
+
+fn lost(count: usize, error: &str) -> Answers {
+    (0..count).map(|_| Err(PublishError::Unavailable(Unavailable::new("NATS", error)))).collect()
 }
 
 async fn acknowledged(stream: Stream, sent: Result<PublishAckFuture, PublishError>) -> Result<Published, PublishError> {

@@ -220,6 +220,25 @@ async fn a_frozen_server_is_an_error_in_bounded_time() {
 }
 
 #[tokio::test]
+async fn a_server_that_acknowledges_nothing_is_waited_for_once_however_many_batches_there_are() {
+    let server = Server::start();
+    let nats = ready(&server).await;
+    nats.verify().await.unwrap();
+    let bus = nats.bus();
+    // Somebody listens, so nobody is told that no stream does.
+    nats.context().delete_stream(LIVE.name()).await.unwrap();
+    let listening = async_nats::connect(server.url()).await.unwrap();
+    let _listener = listening.subscribe("inbound.live.>").await.unwrap();
+    listening.flush().await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let published = bus.publish((0..1_600).map(|_| envelope("lost?")).collect()).await;
+    // One acknowledgement is waited for 5 s.
+    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    assert_eq!(published.len(), 1_600);
+    assert!(published.iter().all(|answer| matches!(answer, Err(PublishError::Unavailable(_)))), "{published:?}");
+}
+
+#[tokio::test]
 async fn a_consumer_that_the_server_has_lost_is_made_again() {
     let server = Server::start();
     let nats = ready(&server).await;
