@@ -1,4 +1,5 @@
-//! The raw archive: sealed envelopes as they were delivered, one object for each batch.
+//! The raw archive: sealed envelopes as they were delivered, one object for each large batch, and for what gathers in the
+//! database from small ones.
 //!
 //! It must never hold up normalising. A put that fails or takes too long sends the bytes into the database instead, and
 //! then no put is tried for a while: a frozen blob store would otherwise cost every batch its time-out. Nothing is

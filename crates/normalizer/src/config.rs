@@ -25,6 +25,9 @@ pub struct Config {
     pub max_unfinished_attempts: u32,
     /// When an envelope that waits for a key or for newer software is looked at again. 30 s.
     pub waiting_delay: Duration,
+    /// Envelopes of a batch from which on it is archived at once, as an object of its own. Fewer wait in the database for
+    /// the next sweep: an object for each would cost two syncs, and fill the blob store with small objects. 64.
+    pub archive_at_once: usize,
     /// How long archiving a batch may take before its bytes go into the database instead. 2 s.
     pub blob_timeout: Duration,
     /// How often bytes in the database are moved to the blob store; after a failed put, no other is tried for as long.
@@ -71,6 +74,7 @@ impl Default for Config {
             max_deliveries: 3,
             max_unfinished_attempts: 3,
             waiting_delay: Duration::from_secs(30),
+            archive_at_once: 64,
             blob_timeout: Duration::from_secs(2),
             raw_sweep: Duration::from_secs(10),
             publish_batch: 512,

@@ -95,6 +95,7 @@ pub struct Settled {
 /// See the module's documentation.
 pub struct Normalizer {
     max_unfinished_attempts: u32,
+    archive_at_once: usize,
     throttle: Throttle,
     store: Arc<dyn EventStore>,
     directory: DirectoryHandle,
@@ -116,6 +117,7 @@ impl Normalizer {
         let (blobs, clock) = (Arc::clone(&deps.blobs), Arc::clone(&deps.clock));
         Self {
             max_unfinished_attempts: config.max_unfinished_attempts,
+            archive_at_once: config.archive_at_once,
             throttle: config.throttle,
             store: Arc::clone(&deps.store),
             directory: Arc::clone(&deps.directory),
@@ -210,27 +212,27 @@ impl Normalizer {
         Ok(settled)
     }
 
-    /// Puts the envelopes of a work into the archive, at most once for a work, and says so in the batch. What is not
-    /// there goes into the database.
+    /// Puts the envelopes of a work into the archive if they are many, at most once for a work, and says so in the batch.
+    /// What is not there goes into the database.
     async fn archive(&self, work: &mut Work, reading: &mut Reading) {
         let bytes = |index: usize| work.deliveries[index].payload.clone();
-        if work.archived.is_none() {
+        let is_worth_an_object = reading.decoded.len() >= self.archive_at_once;
+        if work.archived.is_none() && is_worth_an_object {
             let pieces: Vec<(EnvelopeId, Bytes)> =
                 reading.decoded.iter().map(|(index, envelope)| (*envelope, bytes(*index))).collect();
-            let located = if pieces.is_empty() { None } else { self.archive.put(&pieces).await };
+            let located = self.archive.put(&pieces).await;
             let located = located.into_iter().flatten().map(|object| (object.envelope, object));
             work.archived = Some(located.collect());
         }
-        let Some(archived) = &work.archived else { return };
         for (index, envelope) in &reading.decoded {
-            match archived.get(envelope) {
+            match work.archived.as_ref().and_then(|archived| archived.get(envelope)) {
                 Some(object) => reading.batch.raw_objects.push(object.clone()),
                 None => {
                     reading.batch.raw_pending.push(RawPending { envelope: *envelope, sealed: bytes(*index) });
                 }
             }
         }
-        if !reading.batch.raw_pending.is_empty() {
+        if is_worth_an_object && !reading.batch.raw_pending.is_empty() {
             metrics::counter!(names::RAW_DEFERRED).increment(reading.batch.raw_pending.len() as u64);
         }
     }

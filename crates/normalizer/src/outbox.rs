@@ -1,9 +1,9 @@
 //! The outbox publisher: gives new events their positions and puts them on the bus, in order within each partition.
 //!
-//! An event that the bus did not take holds back the later ones of its partition, so a partition has at most one message
-//! in flight: a call publishes the next event of every partition at once. Publishing two of one partition together
-//! could store the second without the first. Nothing is claimed while something claimed is unpublished, for the same
-//! reason. Repeats are possible (a lost answer, a crash before the mark) and carry the same dedup id. It decides no
+//! An event that the bus did not take holds back the later ones of its partition. What was claimed goes out as a whole if
+//! the bus can store all of it or nothing. Otherwise a partition has at most one message in flight: a call publishes the
+//! next event of every partition at once. Publishing two of one partition together could store the second without the
+//! first. Nothing is claimed while something claimed is unpublished, for the same reason. Repeats are possible (a lost answer, a crash before the mark) and carry the same dedup id. It decides no
 //! order and assigns no position itself; the store does.
 //!
 //! Claims are made under an owner id that changes whenever it is uncertain what is claimed (a lost answer, a lease that
@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::Clock;
 use common::event::event_subject;
+use common::{Clock, EventId, TenantId};
 use ports::Unavailable;
 use ports::event_bus::{EventBus, Outgoing, PublishError, Stream};
 use ports::feed::{FeedEvent, Position};
@@ -30,6 +30,8 @@ use crate::{Config, Deps};
 
 /// Events sequenced in one step.
 const SEQUENCE: usize = 4096;
+/// A claim of so many bytes may have left some: a store ends it at several times as many, or earlier by their number.
+const FULL_CLAIM: usize = 1 << 20;
 
 /// What a step did.
 #[derive(Debug, Default)]
@@ -57,11 +59,24 @@ pub struct Publisher {
     /// The sequencer's proof, and when to renew it.
     fence: Option<(Fence, Duration)>,
     /// What was claimed and is not published, by partition.
-    held: BTreeMap<u16, VecDeque<FeedEvent>>,
+    held: BTreeMap<u16, VecDeque<Ready>>,
     /// What is published and not marked.
     unmarked: Vec<Position>,
     /// When the claim of what is held or unmarked may end.
     held_until: Duration,
+    /// Whether the last claim may not have taken everything.
+    left_some: bool,
+    /// When to claim although nothing seems to be there.
+    look_again_at: Duration,
+    poll: Duration,
+}
+
+/// An event as the bus gets it.
+struct Ready {
+    position: Position,
+    tenant: TenantId,
+    id: EventId,
+    message: Outgoing,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -86,6 +101,9 @@ impl Publisher {
             held: BTreeMap::new(),
             unmarked: Vec::new(),
             held_until: Duration::ZERO,
+            left_some: true,
+            look_again_at: Duration::ZERO,
+            poll: config.outbox_poll,
         }
     }
 
@@ -99,18 +117,42 @@ impl Publisher {
             self.unmarked.clear();
             self.owner = Uuid::now_v7();
         }
-        let (marked, sequenced) = tokio::join!(
-            mark(&*self.outbox, self.owner, &self.unmarked),
-            sequence(&*self.outbox, self.sequencer, self.ttl, &mut self.fence, self.clock.monotonic()),
-        );
-        marked?;
-        self.unmarked.clear();
-        let mut progress = Progress { sequenced: sequenced?, ..Progress::default() };
-        if self.held.is_empty() {
+        let mut progress = Progress { sequenced: self.mark_and_sequence().await?, ..Progress::default() };
+        if self.held.is_empty() && (progress.sequenced > 0 || self.may_find_more()) {
             self.claim().await?;
         }
         self.publish(&mut progress).await;
         Ok(progress)
+    }
+
+    /// Whether a claim may find something although this step sequenced nothing: somebody else sequences, the last claim
+    /// left something, or it is time to look for what another publisher had and does not have any more.
+    fn may_find_more(&self) -> bool {
+        self.fence.is_none() || self.left_some || self.clock.monotonic() >= self.look_again_at
+    }
+
+    /// Marks what is published, and gives new events their positions if this is the sequencer; how many.
+    async fn mark_and_sequence(&mut self) -> Result<usize, Unavailable> {
+        let now = self.clock.monotonic();
+        if self.fence.is_none_or(|(_, renew_at)| now >= renew_at) {
+            let fence = self.outbox.acquire_sequencer(self.sequencer, self.ttl).await?;
+            self.fence = fence.map(|fence| (fence, now + self.ttl / 3));
+        }
+        let sequenced = match self.fence {
+            None => mark(&*self.outbox, self.owner, &self.unmarked).await.map(|()| 0)?,
+            Some((fence, _)) => {
+                match self.outbox.mark_and_sequence(self.owner, &self.unmarked, fence, SEQUENCE).await {
+                    Ok(sequenced) => sequenced,
+                    Err(SequenceError::Fenced) => {
+                        self.fence = None;
+                        0
+                    }
+                    Err(SequenceError::Unavailable(error)) => return Err(error),
+                }
+            }
+        };
+        self.unmarked.clear();
+        Ok(sequenced)
     }
 
     /// Marks what is published, so that nobody publishes it again. For the end.
@@ -125,34 +167,52 @@ impl Publisher {
         let until = self.clock.monotonic() + self.lease / 4 * 3;
         // Forgotten first: if the answer is lost, or nobody waits for it any more, what it claimed is left to its lease.
         let owner = std::mem::replace(&mut self.owner, Uuid::now_v7());
+        self.left_some = true;
+        self.look_again_at = self.clock.monotonic() + self.poll;
         let claimed = self.outbox.claim(owner, self.batch, self.lease).await?;
         self.owner = owner;
+        let bytes: usize = claimed.iter().map(|event| event.data.len()).sum();
+        self.left_some = claimed.len() >= self.batch || bytes >= FULL_CLAIM;
         for event in claimed {
-            self.held.entry(event.partition).or_default().push_back(event);
+            let Some(message) = message(&event) else {
+                unpublishable(&event.tenant, &event.id(), "not_json");
+                self.unmarked.push(event.position);
+                continue;
+            };
+            let ready = Ready { position: event.position, id: event.id(), tenant: event.tenant, message };
+            self.held.entry(event.partition).or_default().push_back(ready);
         }
         self.held_until = until;
         Ok(())
     }
 
-    /// Publishes what is held, one event of each partition at a time.
+    /// Publishes what is held.
     async fn publish(&mut self, progress: &mut Progress) {
+        if self.held.is_empty() || self.clock.monotonic() >= self.held_until {
+            return;
+        }
+        let all = self.held.values().flatten().map(|ready| ready.message.clone()).collect::<Vec<_>>();
+        match self.bus.publish_whole(&all).await {
+            Ok(true) => {
+                progress.published = all.len();
+                let held = std::mem::take(&mut self.held);
+                self.unmarked.extend(held.into_values().flatten().map(|ready| ready.position));
+            }
+            Ok(false) => self.publish_in_turns(progress).await,
+            Err(error) => progress.refused = Some(error.into()),
+        }
+        if progress.published > 0 {
+            metrics::counter!(names::OUTBOX_PUBLISHED).increment(progress.published as u64);
+        }
+    }
+
+    /// One event of each partition at a time.
+    async fn publish_in_turns(&mut self, progress: &mut Progress) {
         let mut stuck: BTreeSet<u16> = BTreeSet::new();
         while self.clock.monotonic() < self.held_until {
-            let (mut partitions, mut messages) = (Vec::new(), Vec::new());
-            for (partition, events) in &mut self.held {
-                if stuck.contains(partition) {
-                    continue;
-                }
-                while let Some(event) = events.front() {
-                    if let Some(message) = message(event) {
-                        partitions.push(*partition);
-                        messages.push(message);
-                        break;
-                    }
-                    unpublishable(event, "not_json");
-                    self.unmarked.extend(events.pop_front().map(|event| event.position));
-                }
-            }
+            let next = self.held.iter().filter(|(partition, _)| !stuck.contains(partition));
+            let next = next.filter_map(|(partition, events)| Some((*partition, events.front()?.message.clone())));
+            let (partitions, messages): (Vec<u16>, Vec<Outgoing>) = next.unzip();
             if messages.is_empty() {
                 break;
             }
@@ -162,7 +222,7 @@ impl Publisher {
                     Ok(_) => progress.published += 1,
                     Err(PublishError::TooLarge { .. }) => {
                         if let Some(event) = events.front() {
-                            unpublishable(event, "too_large");
+                            unpublishable(&event.tenant, &event.id, "too_large");
                         }
                     }
                     Err(error) => {
@@ -175,37 +235,11 @@ impl Publisher {
             }
             self.held.retain(|_, events| !events.is_empty());
         }
-        self.held.retain(|_, events| !events.is_empty());
-        if progress.published > 0 {
-            metrics::counter!(names::OUTBOX_PUBLISHED).increment(progress.published as u64);
-        }
     }
 }
 
 async fn mark(outbox: &dyn Outbox, owner: Uuid, unmarked: &[Position]) -> Result<(), Unavailable> {
     if unmarked.is_empty() { Ok(()) } else { outbox.mark(owner, unmarked).await }
-}
-
-async fn sequence(
-    outbox: &dyn Outbox,
-    sequencer: Uuid,
-    ttl: Duration,
-    held: &mut Option<(Fence, Duration)>,
-    now: Duration,
-) -> Result<usize, Unavailable> {
-    if held.is_none_or(|(_, renew_at)| now >= renew_at) {
-        let fence = outbox.acquire_sequencer(sequencer, ttl).await?;
-        *held = fence.map(|fence| (fence, now + ttl / 3));
-    }
-    let Some((fence, _)) = *held else { return Ok(0) };
-    match outbox.sequence(fence, SEQUENCE).await {
-        Ok(sequenced) => Ok(sequenced),
-        Err(SequenceError::Fenced) => {
-            *held = None;
-            Ok(0)
-        }
-        Err(SequenceError::Unavailable(error)) => Err(error),
-    }
 }
 
 /// The event as the bus gets it; `None` if its data is not JSON.
@@ -220,8 +254,8 @@ fn message(event: &FeedEvent) -> Option<Outgoing> {
 }
 
 /// It must not hold back its partition for ever, so it is skipped; the feed still has it.
-fn unpublishable(event: &FeedEvent, reason: &'static str) {
-    tracing::error!(tenant = %event.tenant, event = %event.id(), reason, "an event cannot be put on the bus; read it in the feed");
+fn unpublishable(tenant: &TenantId, event: &EventId, reason: &'static str) {
+    tracing::error!(%tenant, %event, reason, "an event cannot be put on the bus; read it in the feed");
     metrics::counter!(names::OUTBOX_UNPUBLISHABLE, "reason" => reason).increment(1);
 }
 

@@ -41,6 +41,8 @@ macro_rules! outbox_contract {
             a_marked_event_is_never_claimed_again,
             marking_twice_is_fine,
             marking_some_leaves_the_others,
+            marking_and_sequencing_in_one_step_is_both,
+            one_who_is_fenced_off_marks_and_sequences_nothing,
             what_is_not_marked_is_counted_sequenced_or_not,
             a_crash_makes_unmarked_events_claimable_again,
             marks_survive_a_restart,
@@ -308,6 +310,36 @@ pub async fn marking_some_leaves_the_others<H: Harness>() {
     assert_eq!(unpublished(&scene).await, 2);
     scene.pass(LEASE).await;
     assert_eq!(claim_keys(&scene, BOB, 10).await, [key(1), key(3)]);
+}
+
+pub async fn marking_and_sequencing_in_one_step_is_both<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    emit(&scene, 1, &["777", "778"]).await;
+    let claimed = claim(&scene, ANN, 10).await;
+    scene.pass(LEASE * 10).await;
+    let fence = acquire(&scene, ANN).await.unwrap();
+    scene.commit_new((3..=5).map(message).collect()).await;
+    let step = async |marked: &[Position]| scene.outbox().mark_and_sequence(ANN, marked, fence, 2).await.unwrap();
+    assert_eq!(step(&positions(&claimed[..1])).await, 2);
+    assert_eq!((unpublished(&scene).await, scene.all_events().await.len()), (4, 4));
+    assert_eq!(step(&positions(&claimed[1..])).await, 1);
+    assert_eq!(step(&[]).await, 0);
+    assert_eq!((unpublished(&scene).await, scene.all_events().await.len()), (3, 5));
+    assert_eq!(claim_keys(&scene, BOB, 10).await, [key(3), key(4), key(5)]);
+}
+
+pub async fn one_who_is_fenced_off_marks_and_sequences_nothing<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    emit(&scene, 1, &["777"]).await;
+    let claimed = claim(&scene, ANN, 10).await;
+    scene.pass(LEASE * 10).await;
+    let old = acquire(&scene, ANN).await.unwrap();
+    scene.pass(LEASE).await;
+    acquire(&scene, BOB).await.unwrap();
+    scene.commit_new(vec![message(2)]).await;
+    let step = scene.outbox().mark_and_sequence(ANN, &positions(&claimed), old, 10).await;
+    assert!(matches!(step, Err(SequenceError::Fenced)), "{step:?}");
+    assert_eq!((unpublished(&scene).await, scene.all_events().await.len()), (1, 1));
 }
 
 pub async fn what_is_not_marked_is_counted_sequenced_or_not<H: Harness>() {

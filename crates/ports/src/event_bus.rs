@@ -167,6 +167,12 @@ pub trait EventBus: Send + Sync {
     /// An `Ok` means the message is on disk.
     async fn publish(&self, messages: Vec<Outgoing>) -> Vec<Result<Published, PublishError>>;
 
+    /// Stores all of the messages, in their order, or none of them. `false`: none is stored, since the bus has no such
+    /// batches, or not of these; [`EventBus::publish`] is for them. After an error it is unknown.
+    async fn publish_whole(&self, _messages: &[Outgoing]) -> Result<bool, Unavailable> {
+        Ok(false)
+    }
+
     /// Takes at most `max` messages, waiting at most `wait` for the first. An empty answer means there was nothing.
     /// Messages of one subject come in the order of publishing, unless one is delivered again.
     async fn pull(&self, consumer: &Consumer, max: usize, wait: Duration) -> Result<Vec<Delivery>, Unavailable>;

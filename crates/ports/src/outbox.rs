@@ -44,6 +44,21 @@ pub trait Outbox: Send + Sync {
     /// Marks events as published. Idempotent by position.
     async fn mark(&self, owner: Uuid, positions: &[Position]) -> Result<(), Unavailable>;
 
+    /// [`Outbox::mark`] and then [`Outbox::sequence`], for one who does both, in one step where there is one. Whoever is
+    /// fenced off has marked.
+    async fn mark_and_sequence(
+        &self,
+        owner: Uuid,
+        positions: &[Position],
+        fence: Fence,
+        max: usize,
+    ) -> Result<usize, SequenceError> {
+        if !positions.is_empty() {
+            self.mark(owner, positions).await?;
+        }
+        self.sequence(fence, max).await
+    }
+
     /// How many events are not marked.
     async fn unpublished(&self) -> Result<u64, Unavailable>;
 }

@@ -169,6 +169,10 @@ impl EventBus for JetStreamBus {
         self.publishing.publish(messages).await
     }
 
+    async fn publish_whole(&self, messages: &[Outgoing]) -> Result<bool, Unavailable> {
+        self.publishing.publish_whole(messages).await
+    }
+
     async fn pull(&self, consumer: &Consumer, max: usize, wait: Duration) -> Result<Vec<Delivery>, Unavailable> {
         let pulled = self.pull_now(consumer, max, wait).await;
         if pulled.is_err() {

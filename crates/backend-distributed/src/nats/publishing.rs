@@ -30,7 +30,7 @@ use super::{ACK_TIMEOUT, AbortOnDrop, MAX_IN_FLIGHT, Nats, Trust, connection_num
 /// Rounds of a stream under way at once: while the server syncs one it reads the next.
 const ROUNDS: usize = 2;
 /// A round is closed by so many messages or bytes. A server takes batches of a thousand.
-const ROUND_MESSAGES: usize = 500;
+const ROUND_MESSAGES: usize = 512;
 const ROUND_BYTES: usize = 8 << 20;
 /// Up to so many messages one by one are no dearer than a batch, which is synced four times.
 const FEW: usize = 4;
@@ -105,6 +105,24 @@ impl Publishing {
         match rounds.waiting.try_send(Waiting { messages, answer }) {
             Ok(()) => answered.await.unwrap_or_else(|_| nothing_came(count)),
             Err(_) => nothing_came(count),
+        }
+    }
+
+    /// Publishes messages as one batch, at once; `false` if that cannot be, and is not done.
+    pub(super) async fn publish_whole(&self, messages: &[Outgoing]) -> Result<bool, Unavailable> {
+        let Some(stream) = messages.first().map(|first| first.stream) else { return Ok(true) };
+        let fits = |message: &Outgoing| message.stream == stream && message.payload.len() <= Stream::MAX_MESSAGE_BYTES;
+        if !(FEW + 1..=ROUND_MESSAGES).contains(&messages.len())
+            || !messages.iter().all(fits)
+            || !self.link.may_batch(stream)
+        {
+            return Ok(false);
+        }
+        match self.link.while_connected(self.link.batch(messages)).await {
+            Some(Ok(_)) => Ok(true),
+            Some(Err(BatchError::Message | BatchError::Batch)) => Ok(false),
+            Some(Err(BatchError::Unavailable(error))) => Err(Unavailable::new("NATS", error)),
+            None => Err(Unavailable::new("NATS", "no answer: the connection broke")),
         }
     }
 }

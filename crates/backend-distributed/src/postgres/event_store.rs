@@ -30,8 +30,13 @@ use super::rollups;
 /// Times that a transaction is tried which another one was in the way of. A batch is idempotent.
 const TRIES: usize = 4;
 /// The statements of a commit are the same for any batch, so each is planned once for a connection. Planning them anew,
-/// with sixteen partitions of keys, would take longer than carrying them out.
-const BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan";
+/// with sixteen partitions of keys, would take longer than carrying them out. The savepoint is where updates that the
+/// database refuses are undone.
+const BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; SAVEPOINT updates";
+/// Keeps what was written since the savepoint, and sets it anew.
+const KEEP: &str = "RELEASE SAVEPOINT updates; SAVEPOINT updates";
+/// Undoes what was written since the savepoint, which stays.
+const UNDO: &str = "ROLLBACK TO SAVEPOINT updates";
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -142,8 +147,8 @@ impl PostgresEventStore {
         Ok((Committed { outcomes }, found))
     }
 
-    /// Writes the updates in a savepoint; if the database refuses their data, halves of them, down to the single update
-    /// that is refused. Returns those that are new, in order.
+    /// Writes the updates; if the database refuses their data, halves of them, down to the single update that is refused.
+    /// Returns those that are new, in order.
     async fn write_updates<'a>(
         &self,
         connection: &mut PgConnection,
@@ -158,14 +163,16 @@ impl PostgresEventStore {
             if indices.is_empty() {
                 continue;
             }
-            let mut savepoint = connection.begin().await?;
-            match self.write_all(&mut savepoint, updates, &indices, outcomes, found, now).await {
+            match self.write_all(&mut *connection, updates, &indices, outcomes, found, now).await {
                 Ok(new) => {
-                    savepoint.commit().await?;
                     all_new.extend(new);
+                    // Nearly always nothing is left: no round trip for it.
+                    if !halves.is_empty() {
+                        sqlx::raw_sql(KEEP).execute(&mut *connection).await?;
+                    }
                 }
                 Err(error) if is_data_error(&error) => {
-                    savepoint.rollback().await?;
+                    sqlx::raw_sql(UNDO).execute(&mut *connection).await?;
                     found.clear();
                     if let [single] = indices[..] {
                         tracing::debug!(error = chain(&error), "the database refuses an update");

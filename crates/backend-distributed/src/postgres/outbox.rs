@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use ports::Unavailable;
 use ports::feed::{FeedEvent, Position};
 use ports::outbox::{Fence, Outbox, SequenceError};
+use sqlx::Postgres;
+use sqlx::postgres::PgArguments;
 use uuid::Uuid;
 
 use super::database::{Database, bounded, settle};
@@ -30,6 +32,17 @@ impl PostgresOutbox {
     pub(super) const fn new(database: Arc<Database>) -> Self {
         Self { database }
     }
+
+    /// Asks by how much the head was moved.
+    async fn moved(
+        &self,
+        query: sqlx::query::QueryScalar<'_, Postgres, Option<i64>, PgArguments>,
+    ) -> Result<usize, SequenceError> {
+        let mut connection = self.database.acquire().await?;
+        let moved = bounded(query.fetch_one(&mut *connection)).await;
+        let moved = settle(connection, moved)?.ok_or(SequenceError::Fenced)?;
+        Ok(usize::try_from(moved).unwrap_or(0))
+    }
 }
 
 #[async_trait]
@@ -49,13 +62,9 @@ impl Outbox for PostgresOutbox {
     }
 
     async fn sequence(&self, fence: Fence, max: usize) -> Result<usize, SequenceError> {
-        let mut connection = self.database.acquire().await?;
         // Durable, unlike claims: a head that went back would take events away from readers for a while.
-        let query = sqlx::query_scalar::<_, Option<i64>>("SELECT sequence_outbox($1, $2)");
-        let query = query.bind(signed(fence.0)).bind(signed(max));
-        let moved = bounded(query.fetch_one(&mut *connection)).await;
-        let moved = settle(connection, moved)?.ok_or(SequenceError::Fenced)?;
-        Ok(usize::try_from(moved).unwrap_or(0))
+        let query = sqlx::query_scalar("SELECT sequence_outbox($1, $2)");
+        self.moved(query.bind(signed(fence.0)).bind(signed(max))).await
     }
 
     async fn claim(&self, owner: Uuid, max: usize, lease: Duration) -> Result<Vec<FeedEvent>, Unavailable> {
@@ -76,6 +85,23 @@ impl Outbox for PostgresOutbox {
         let query = sqlx::query("DELETE FROM outbox WHERE position = ANY($1)").bind(positions);
         let marked = bounded(query.execute(&mut *connection)).await;
         settle(connection, marked).map(|_| ())
+    }
+
+    async fn mark_and_sequence(
+        &self,
+        _owner: Uuid,
+        positions: &[Position],
+        fence: Fence,
+        max: usize,
+    ) -> Result<usize, SequenceError> {
+        if positions.is_empty() {
+            return self.sequence(fence, max).await;
+        }
+        // One commit, so one sync.
+        let query = sqlx::query_scalar(
+            "WITH marked AS (DELETE FROM outbox WHERE position = ANY($3)) SELECT sequence_outbox($1, $2)",
+        );
+        self.moved(query.bind(signed(fence.0)).bind(signed(max)).bind(positions)).await
     }
 
     async fn unpublished(&self) -> Result<u64, Unavailable> {

@@ -118,6 +118,10 @@ impl EventBus for Faster {
         self.bus.publish(messages).await
     }
 
+    async fn publish_whole(&self, messages: &[Outgoing]) -> Result<bool, Unavailable> {
+        self.bus.publish_whole(messages).await
+    }
+
     async fn pull(&self, consumer: &Consumer, max: usize, wait: Duration) -> Result<Vec<Delivery>, Unavailable> {
         let mut pulled = self.bus.pull(&scaled(consumer), max, wait).await?;
         for delivery in &mut pulled {

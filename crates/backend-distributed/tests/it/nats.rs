@@ -239,6 +239,27 @@ async fn a_server_that_acknowledges_nothing_is_waited_for_once_however_many_batc
 }
 
 #[tokio::test]
+async fn a_server_that_syncs_takes_many_events_as_a_whole() {
+    let server = Server::start();
+    let nats = ready(&server).await;
+    nats.verify().await.unwrap();
+    let bus = nats.bus();
+    let events = |count: usize| -> Vec<Outgoing> {
+        let event =
+            |n: &str| Outgoing { stream: Stream::Events, subject: "wharf.events.acme.7.x".to_owned(), ..envelope(n) };
+        (0..count).map(|n| event(n.to_string().as_str())).collect()
+    };
+    let consumer = Consumer { name: "reader", stream: Stream::Events, ack_wait: Duration::from_secs(30) };
+    // Few are as cheap one by one.
+    assert!(!bus.publish_whole(&events(2)).await.unwrap());
+    let batches = async_nats::connect(server.url()).await.unwrap().is_server_compatible(2, 15, 0);
+    assert_eq!(bus.publish_whole(&events(300)).await.unwrap(), batches);
+    let pulled = bus.pull(&consumer, 400, Duration::from_millis(200)).await.unwrap();
+    let texts: Vec<_> = pulled.iter().map(|pulled| std::str::from_utf8(&pulled.payload).unwrap().to_owned()).collect();
+    assert_eq!(texts, if batches { (0..300).map(|n| n.to_string()).collect() } else { Vec::new() });
+}
+
+#[tokio::test]
 async fn a_consumer_that_the_server_has_lost_is_made_again() {
     let server = Server::start();
     let nats = ready(&server).await;

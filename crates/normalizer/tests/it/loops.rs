@@ -123,6 +123,25 @@ async fn while_the_blob_store_is_down_raw_bytes_wait_in_the_database() {
 }
 
 #[tokio::test]
+async fn raw_bytes_of_few_envelopes_wait_in_the_database_for_the_sweep() {
+    let scene = Scene::with(|config| config.archive_at_once = 4);
+    for (from, to) in [(0, 2), (2, 5)] {
+        send_some(&scene, from, to).await;
+        scene.step().await;
+    }
+    assert!(scene.backend.raw_objects().is_empty() && scene.objects().is_empty());
+    assert_eq!(scene.backend.store().raw_pending(10).await.unwrap().len(), 5);
+    scene.start();
+    scene.until("it is swept", async |scene| scene.backend.raw_objects().len() == 5).await;
+    assert_eq!(scene.objects().len(), 1, "one object for what gathered");
+    assert!(scene.backend.store().raw_pending(10).await.unwrap().is_empty());
+    scene.stop().await;
+    send_some(&scene, 5, 9).await;
+    scene.step().await;
+    assert_eq!((scene.backend.raw_objects().len(), scene.objects().len()), (9, 2), "many are archived at once");
+}
+
+#[tokio::test]
 async fn an_idle_normalizer_stops_at_once() {
     let scene = Scene::with(|config| config.stop_grace = Duration::from_hours(1));
     scene.start();

@@ -50,6 +50,7 @@ impl Scene {
 
     pub(crate) fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
+            archive_at_once: 1,
             outbox_poll: Duration::from_millis(5),
             raw_sweep: Duration::from_millis(20),
             gauges: Duration::from_millis(20),

@@ -42,6 +42,8 @@ macro_rules! event_bus_contract {
             positions_go_on_after_a_restart,
             a_work_queue_forgets_nothing_by_age,
             a_healthy_bus_is_connected,
+            what_is_published_whole_is_there_in_its_order_or_not_at_all,
+            what_is_published_whole_with_a_known_dedup_id_is_not_there,
             // delivery
             an_acked_message_never_comes_again,
             an_acked_message_does_not_come_again_after_a_restart,

@@ -194,3 +194,24 @@ pub async fn a_healthy_bus_is_connected<H: Harness>() {
     publish_texts(&scene, LIVE, &["a"]).await;
     assert!(scene.bus().is_connected());
 }
+
+pub async fn what_is_published_whole_is_there_in_its_order_or_not_at_all<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    let all: Vec<String> = (0..40).map(|n| format!("{n:02}")).collect();
+    let messages: Vec<_> = all.iter().map(|text| with_id(Stream::Events, text, text)).collect();
+    if scene.bus().publish_whole(&messages).await.unwrap() {
+        assert_eq!(texts(&take(&scene, &consumer(Stream::Events), 40).await), all);
+    }
+    nothing_comes(&scene, &consumer(Stream::Events)).await;
+}
+
+pub async fn what_is_published_whole_with_a_known_dedup_id_is_not_there<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    publish(&scene, vec![with_id(Stream::Events, "known", "7")]).await;
+    let messages: Vec<_> = (0..40).map(|n| with_id(Stream::Events, "again", &n.to_string())).collect();
+    assert!(!scene.bus().publish_whole(&messages).await.unwrap());
+    assert_eq!(texts(&take(&scene, &consumer(Stream::Events), 1).await), ["known"]);
+    nothing_comes(&scene, &consumer(Stream::Events)).await;
+    // None of their ids is taken.
+    assert!(publish(&scene, messages[8..].to_vec()).await.iter().all(|published| !published.duplicate));
+}

@@ -13,17 +13,19 @@ pub(super) async fn events(connection: &mut PgConnection, new: &[Resolved<'_>]) 
     if new.is_empty() {
         return Ok(());
     }
-    let count = signed(new.len());
-    let last: i64 = sqlx::query_scalar("SELECT reserve_positions($1)").bind(count).fetch_one(&mut *connection).await?;
     sqlx::query(
-        "WITH stored AS (INSERT INTO events (position, tenant, key, event_type, occurred_at, received_at, number, \
+        "WITH reserved AS MATERIALIZED (SELECT reserve_positions($1) AS last), \
+         stored AS (INSERT INTO events (position, tenant, key, event_type, occurred_at, received_at, number, \
              conversation, partition, data) \
-             SELECT * FROM UNNEST($1::bigint[], $2::text[], $3::bytea[], $4::text[], $5::timestamptz[], \
-                 $6::timestamptz[], $7::text[], $8::uuid[], $9::smallint[], $10::bytea[]) \
+             SELECT reserved.last - $1 + new.place, tenant, key, event_type, occurred_at, received_at, number, \
+                 conversation, partition, data \
+             FROM reserved CROSS JOIN UNNEST($2::text[], $3::bytea[], $4::text[], $5::timestamptz[], \
+                 $6::timestamptz[], $7::text[], $8::uuid[], $9::smallint[], $10::bytea[]) WITH ORDINALITY \
+                 AS new (tenant, key, event_type, occurred_at, received_at, number, conversation, partition, data, place) \
              RETURNING position, received_at, partition, octet_length(data) AS bytes) \
          INSERT INTO outbox (position, received_at, partition, bytes) SELECT * FROM stored",
     )
-    .bind((last - count + 1..=last).collect::<Vec<i64>>())
+    .bind(signed(new.len()))
     .bind(column(new, |each| each.update.tenant.as_str()))
     .bind(column(new, |each| each.update.key.0))
     .bind(column(new, |each| EventType::as_str(each.update.event.event_type)))
