@@ -15,6 +15,9 @@ struct Message<'a> {
     text: Option<&'a String>,
 }
 
+/// A dead letter: tenant, key, and where its message lies.
+type Letter = (String, Vec<u8>, Moment);
+
 pub(super) async fn messages(
     connection: &mut PgConnection,
     new: &[Resolved<'_>],
@@ -30,8 +33,8 @@ pub(super) async fn messages(
     if rows.is_empty() {
         return Ok(());
     }
-    sqlx::query(
-        "INSERT INTO messages (tenant, key, envelope, webhook_source, message_id, type, phone_number, user_id, \
+    let letters: Vec<Letter> = sqlx::query_as(
+        "WITH stored AS (INSERT INTO messages (tenant, key, envelope, webhook_source, message_id, type, phone_number, user_id, \
          to_number, \
          text, text_folded, sent_at, conversation, status, received_at, created_at) \
          SELECT tenant, key, envelope, webhook_source, message_id, type, phone_number, user_id, to_number, text, \
@@ -39,7 +42,9 @@ pub(super) async fn messages(
          FROM UNNEST($1::text[], $2::bytea[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
          $9::text[], $10::text[], $11::text[], $12::timestamptz[], $13::uuid[], $14::timestamptz[]) AS new (tenant, key, \
          envelope, webhook_source, message_id, type, phone_number, user_id, to_number, text, text_folded, sent_at, \
-         conversation, received_at)",
+         conversation, received_at) RETURNING tenant, key) \
+         SELECT d.tenant, d.key, d.received_at FROM stored JOIN dead_letters AS d \
+         ON d.tenant = stored.tenant AND d.key = stored.key ORDER BY d.tenant, d.key",
     )
     .bind(column(&rows, |row| row.of.update.tenant.as_str()))
     .bind(column(&rows, |row| row.of.update.key.0))
@@ -56,21 +61,13 @@ pub(super) async fn messages(
     .bind(column(&rows, |row| row.of.conversation))
     .bind(column(&rows, |row| Moment::from(row.of.update.received_at)))
     .bind(Moment::from(now))
-    .execute(&mut *connection)
-    .await?;
-    released(connection, &rows).await
-}
-
-/// A dead letter that was released: the message takes the place of the failed row, with what that has counted.
-async fn released(connection: &mut PgConnection, rows: &[Message<'_>]) -> Result<(), sqlx::Error> {
-    let letters: Vec<(String, Vec<u8>, Moment)> = sqlx::query_as(
-        "SELECT d.tenant, d.key, d.received_at FROM UNNEST($1::text[], $2::bytea[]) AS new (tenant, key) \
-         JOIN dead_letters AS d ON d.tenant = new.tenant AND d.key = new.key ORDER BY d.tenant, d.key",
-    )
-    .bind(column(rows, |row| row.of.update.tenant.as_str()))
-    .bind(column(rows, |row| row.of.update.key.0))
     .fetch_all(&mut *connection)
     .await?;
+    released(connection, &letters).await
+}
+
+/// Dead letters that were released: the message takes the place of the failed row, with what that has counted.
+async fn released(connection: &mut PgConnection, letters: &[Letter]) -> Result<(), sqlx::Error> {
     if letters.is_empty() {
         return Ok(());
     }
@@ -85,9 +82,9 @@ async fn released(connection: &mut PgConnection, rows: &[Message<'_>]) -> Result
          FROM failed JOIN event_keys AS e ON e.tenant = failed.tenant AND e.key = failed.key \
          WHERE m.tenant = e.tenant AND m.key = e.key AND m.received_at = e.first_seen AND m.status <> 'failed'",
     )
-    .bind(column(&letters, |letter| letter.0.as_str()))
-    .bind(column(&letters, |letter| letter.1.as_slice()))
-    .bind(column(&letters, |letter| letter.2))
+    .bind(column(letters, |letter| letter.0.as_str()))
+    .bind(column(letters, |letter| letter.1.as_slice()))
+    .bind(column(letters, |letter| letter.2))
     .execute(connection)
     .await
     .map(|_| ())

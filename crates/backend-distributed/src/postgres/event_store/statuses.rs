@@ -1,6 +1,9 @@
 //! Statuses, and how far each outbound message has come.
 
-use common::NumberId;
+use std::collections::HashMap;
+
+use common::status::DeliveryState;
+use common::{NumberId, TenantId};
 use ports::event_store::{Detail, StatusDetail};
 use sqlx::postgres::PgConnection;
 
@@ -21,12 +24,32 @@ pub(super) async fn statuses(connection: &mut PgConnection, new: &[Resolved<'_>]
         return Ok(());
     }
     log(connection, &rows).await?;
-    for round in rounds(rows, |(each, status)| {
-        (&each.update.tenant, &each.update.event.number, &status.message_id, &status.participant)
-    }) {
+    for round in rounds(furthest(rows), of_message) {
         advance(connection, &round).await?;
     }
     Ok(())
+}
+
+/// What states are kept of.
+type OfMessage<'a> = (&'a TenantId, &'a Option<NumberId>, &'a String, &'a Option<String>);
+
+fn of_message<'a>((each, status): &Row<'a>) -> OfMessage<'a> {
+    (&each.update.tenant, &each.update.event.number, &status.message_id, &status.participant)
+}
+
+/// Without those that a status of the same message goes beyond anyway: a statement changes a row once, and what is sent,
+/// delivered and read in one batch would take three. Where one has failed all stay, as their order matters.
+fn furthest(rows: Vec<Row<'_>>) -> Vec<Row<'_>> {
+    let mut furthest: HashMap<OfMessage<'_>, (u8, bool)> = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let (rank, has_failed) = furthest.entry(of_message(row)).or_default();
+        *rank = (*rank).max(row.1.state.rank());
+        *has_failed |= row.1.state == DeliveryState::Failed;
+    }
+    let stays = |row: &Row<'_>| {
+        furthest.get(&of_message(row)).is_none_or(|(rank, has_failed)| *has_failed || row.1.state.rank() == *rank)
+    };
+    rows.into_iter().filter(stays).collect()
 }
 
 async fn log(connection: &mut PgConnection, rows: &[Row<'_>]) -> Result<(), sqlx::Error> {
