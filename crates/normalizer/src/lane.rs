@@ -1,12 +1,13 @@
 //! The loops around [`Normalizer::handle`]: a lane of envelopes, and the sweep of raw bytes.
 //!
-//! A lane pulls only when it has settled what it pulled before, so that an outage leaves the backlog on the bus, where it
-//! is safe, and not in memory.
+//! A lane pulls only when it has committed what it pulled before, so that an outage leaves the backlog on the bus, where it
+//! is safe, and not in memory. What is committed is acknowledged while the next is pulled: both are a way to the bus and
+//! back.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ports::event_bus::{Consumer, Delivery, EventBus};
+use ports::event_bus::{AckToken, Consumer, Delivery, EventBus};
 use service::{Tasks, names};
 use tracing::Instrument as _;
 
@@ -26,8 +27,10 @@ pub(crate) async fn run(
     tasks: Tasks,
 ) {
     let name = consumer.name;
-    let mut consuming = Consuming::new(bus, consumer, tasks.clone());
+    let mut pulling = Consuming::new(Arc::clone(&bus), consumer.clone(), tasks.clone());
+    let mut settling = Consuming::new(bus, consumer, tasks.clone());
     let mut outage = Outage::new(name, "database");
+    let mut done = Vec::new();
     loop {
         while !normalizer.is_ready() {
             tokio::select! {
@@ -35,48 +38,58 @@ pub(crate) async fn run(
                 () = tokio::time::sleep(DIRECTORY_POLL) => {}
             }
         }
-        let Some(deliveries) = consuming.pull(config.batch, config.pull_wait).await else { return };
-        let mut hold = consuming.hold();
+        let (pulled, acked) = tokio::select! {
+            both = async { tokio::join!(pulling.pull(config.batch, config.pull_wait), settling.ack(&done)) } => both,
+            () = out_of_time(&tasks, config.stop_grace) => return,
+        };
+        let (Some(deliveries), true) = (pulled, acked) else { return };
+        done.clear();
+        let mut hold = pulling.hold();
         let works = Work::split(deliveries, &config);
         let held: Vec<Arc<[Delivery]>> = works.iter().map(Work::deliveries).collect();
         for (index, mut work) in works.into_iter().enumerate() {
-            let settling = settle(&normalizer, &mut work, &mut consuming, &mut outage, &config, &tasks);
             let span = tracing::info_span!(names::SPAN_BATCH, consumer = name, envelopes = held[index].len());
-            let settled = tokio::select! {
-                biased;
-                settled = settling.instrument(span) => settled,
-                never = hold.keep(&held[index..]) => match never {},
-                () = out_of_time(&tasks, config.stop_grace) => false,
+            let working = async {
+                // Of several, one that takes long must not bring back those before it.
+                if !settling.ack(&done).await {
+                    return None;
+                }
+                commit(&normalizer, &mut work, &settling, &mut outage, &config, &tasks).await
             };
-            if !settled {
-                return;
-            }
+            let committed = tokio::select! {
+                biased;
+                committed = working.instrument(span) => committed,
+                never = hold.keep(&held[index..]) => match never {},
+                () = out_of_time(&tasks, config.stop_grace) => None,
+            };
+            let Some(committed) = committed else { return };
+            done = committed;
         }
     }
 }
 
-/// Handles a work until it is done and acknowledged; false when a stop came first.
-async fn settle(
+/// Handles a work until it is committed; what is to be acknowledged, or `None` when a stop came first.
+async fn commit(
     normalizer: &Normalizer,
     work: &mut Work,
-    consuming: &mut Consuming,
+    settling: &Consuming,
     outage: &mut Outage,
     config: &Config,
     tasks: &Tasks,
-) -> bool {
+) -> Option<Vec<AckToken>> {
     let Settled { done, waiting, .. } = loop {
         match normalizer.handle(work).await {
             Ok(settled) => break settled,
             Err(error) => {
                 if !outage.wait(&error, tasks).await {
-                    return false;
+                    return None;
                 }
             }
         }
     };
     outage.over();
-    consuming.retry_after(&waiting, config.waiting_delay).await;
-    consuming.ack(&done).await
+    settling.retry_after(&waiting, config.waiting_delay).await;
+    Some(done)
 }
 
 /// Moves raw bytes that wait in the database to the blob store, now and then.
