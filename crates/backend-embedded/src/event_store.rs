@@ -18,6 +18,7 @@ use sqlx::{Connection as _, Row as _, Sqlite, Transaction};
 use uuid::Uuid;
 
 use self::identities::Conversations;
+use crate::feed::PAGE_BYTES;
 use crate::rollups;
 use crate::sqlite::{Database, is_data_error, unavailable};
 
@@ -111,11 +112,14 @@ impl EventStore for SqliteEventStore {
     }
 
     async fn raw_pending(&self, max: usize) -> Result<Vec<RawPending>, Unavailable> {
-        let rows = sqlx::query("SELECT envelope, sealed FROM raw_pending ORDER BY id LIMIT ?")
-            .bind(i64::try_from(max).unwrap_or(i64::MAX))
-            .fetch_all(&self.database.readers)
-            .await
-            .map_err(unavailable)?;
+        let query = sqlx::query(
+            "SELECT envelope, sealed FROM (SELECT id, envelope, sealed, \
+                 sum(length(sealed)) OVER (ORDER BY id) - length(sealed) AS before \
+                 FROM (SELECT id, envelope, sealed FROM raw_pending ORDER BY id LIMIT ?)) \
+             WHERE before < ? ORDER BY id",
+        );
+        let query = query.bind(i64::try_from(max).unwrap_or(i64::MAX)).bind(PAGE_BYTES);
+        let rows = query.fetch_all(&self.database.readers).await.map_err(unavailable)?;
         Ok(rows
             .iter()
             .map(|row| RawPending {

@@ -34,6 +34,9 @@ const COLUMNS: &str = "envelope, tenant, reason, number, received_at, updates, d
 const MATCHES: &str = "(?1 IS NULL OR envelope = ?1) AND (?2 IS NULL OR tenant = ?2) AND (?3 IS NULL OR reason = ?3) \
                        AND (?4 IS NULL OR number = ?4)";
 
+/// Rows that one transaction makes due: others write in between.
+const PORTION: i64 = 10_000;
+
 type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
 
 fn filtered<'q>(sql: String, filter: &ParkedFilter) -> Statement<'q> {
@@ -122,10 +125,32 @@ impl Parking for SqliteParking {
     }
 
     async fn make_due(&self, filter: &ParkedFilter, at: Timestamp, forced: bool) -> Result<u64, Unavailable> {
-        let sql = format!(
-            "UPDATE parked SET due_at = min(coalesce(due_at, ?5), ?5), forced = max(forced, ?6) WHERE {MATCHES}"
+        let last = format!(
+            "SELECT received_at, envelope, count(*) OVER () AS portion FROM (SELECT received_at, envelope FROM parked \
+                 WHERE {MATCHES} AND (?5 IS NULL OR (received_at, envelope) > (?5, ?6)) \
+                 ORDER BY received_at, envelope LIMIT ?7) ORDER BY received_at DESC, envelope DESC LIMIT 1"
         );
-        Ok(self.write(vec![filtered(sql, filter).bind(at.as_millis()).bind(forced)]).await?.1)
+        let change = format!(
+            "UPDATE parked SET due_at = min(coalesce(due_at, ?5), ?5), forced = max(forced, ?6), \
+                 taken_until = CASE WHEN ?6 THEN 0 ELSE taken_until END \
+             WHERE {MATCHES} AND (?7 IS NULL OR (received_at, envelope) > (?7, ?8)) AND (received_at, envelope) <= (?9, ?10) \
+                 AND (due_at IS NULL OR due_at > ?5 OR (?6 AND NOT forced))"
+        );
+        let (mut total, mut after) = (0, None::<(i64, Vec<u8>)>);
+        loop {
+            let (from, behind) = after.unzip();
+            let query = filtered(last.clone(), filter).bind(from).bind(behind.clone()).bind(PORTION);
+            let row = query.fetch_optional(&self.database.readers).await.map_err(unavailable)?;
+            let Some(row) = row else { return Ok(total) };
+            let (upto, portion): ((i64, Vec<u8>), i64) = ((row.get(0), row.get(1)), row.get(2));
+            let statement = filtered(change.clone(), filter).bind(at.as_millis()).bind(forced);
+            self.write(vec![statement.bind(from).bind(behind).bind(upto.0).bind(upto.1.clone())]).await?;
+            total += portion.unsigned_abs();
+            if portion < PORTION {
+                return Ok(total);
+            }
+            after = Some(upto);
+        }
     }
 
     async fn take_due(&self, now: Timestamp, max: usize, lease: Duration) -> Result<Vec<Due>, Unavailable> {
@@ -145,9 +170,11 @@ impl Parking for SqliteParking {
 
     async fn put_back(&self, envelopes: &[EnvelopeId], due_at: Option<Timestamp>) -> Result<(), Unavailable> {
         let statement = |envelope: &EnvelopeId| {
-            sqlx::query("UPDATE parked SET due_at = ?2, taken_until = 0, forced = 0 WHERE envelope = ?1")
-                .bind(bytes(*envelope))
-                .bind(due_at.map(Timestamp::as_millis))
+            sqlx::query(
+                "UPDATE parked SET due_at = ?2, taken_until = 0, forced = 0 WHERE envelope = ?1 AND taken_until > 0",
+            )
+            .bind(bytes(*envelope))
+            .bind(due_at.map(Timestamp::as_millis))
         };
         self.write(envelopes.iter().map(statement).collect()).await.map(|_| ())
     }

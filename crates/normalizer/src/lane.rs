@@ -92,7 +92,7 @@ async fn commit(
     Some(done)
 }
 
-/// Moves raw bytes that wait in the database to the blob store, now and then.
+/// Moves raw bytes that wait in the database to the blob store, now and then, and at the end.
 pub(crate) async fn sweep(normalizer: Arc<Normalizer>, config: Config, tasks: Tasks) {
     let mut outage = Outage::new("raw-sweep", "database");
     loop {
@@ -113,7 +113,11 @@ pub(crate) async fn sweep(normalizer: Arc<Normalizer>, config: Config, tasks: Ta
             }
         };
         tokio::select! {
-            () = tasks.stopping() => return,
+            () = tasks.stopping() => {
+                // What stays is moved after the next start.
+                let _ = tokio::time::timeout(config.stop_grace, normalizer.sweep_raw()).await;
+                return;
+            }
             () = tokio::time::sleep(wait) => {}
         }
     }

@@ -25,6 +25,8 @@ use crate::{Config, Deps, DirectoryHandle};
 const READ_IN_PLACE: usize = 64 << 10;
 /// Raw envelopes moved to the blob store at once.
 const SWEEP: usize = 256;
+/// Bytes that are worth an object of their own, however few envelopes they are.
+const ARCHIVE_BYTES: usize = 1 << 20;
 /// Different reasons to wait that are remembered as logged.
 const REMEMBERED_WAITS: usize = 1000;
 
@@ -216,7 +218,8 @@ impl Normalizer {
     /// What is not there goes into the database.
     async fn archive(&self, work: &mut Work, reading: &mut Reading) {
         let bytes = |index: usize| work.deliveries[index].payload.clone();
-        let is_worth_an_object = reading.decoded.len() >= self.archive_at_once;
+        let size: usize = reading.decoded.iter().map(|(index, _)| work.deliveries[*index].payload.len()).sum();
+        let is_worth_an_object = reading.decoded.len() >= self.archive_at_once || size >= ARCHIVE_BYTES;
         if work.archived.is_none() && is_worth_an_object {
             let pieces: Vec<(EnvelopeId, Bytes)> =
                 reading.decoded.iter().map(|(index, envelope)| (*envelope, bytes(*index))).collect();
@@ -237,16 +240,21 @@ impl Normalizer {
         }
     }
 
-    /// Moves the oldest raw bytes from the database to the blob store. True if there may be more.
+    /// Moves the oldest raw bytes from the database to the blob store. True if there may be many more.
     pub async fn sweep_raw(&self) -> Result<bool, Unavailable> {
         let pending = self.store.raw_pending(SWEEP).await?;
         if pending.is_empty() {
             return Ok(false);
         }
-        let full = pending.len() == SWEEP;
+        // The store ends a page by its bytes too, at several times as many.
+        let size: usize = pending.iter().map(|pending| pending.sealed.len()).sum();
+        let full = pending.len() == SWEEP || size >= ARCHIVE_BYTES;
         let pieces: Vec<(EnvelopeId, Bytes)> =
             pending.into_iter().map(|pending| (pending.envelope, pending.sealed)).collect();
-        let Some(objects) = self.archive.put(&pieces).await else { return Ok(false) };
+        let Some(objects) = self.archive.put(&pieces).await else {
+            metrics::counter!(names::RAW_DEFERRED).increment(pieces.len() as u64);
+            return Ok(false);
+        };
         self.store.raw_archived(objects).await?;
         Ok(full)
     }

@@ -64,7 +64,7 @@ pub struct Publisher {
     unmarked: Vec<Position>,
     /// When the claim of what is held or unmarked may end.
     held_until: Duration,
-    /// Whether the last claim may not have taken everything.
+    /// Whether something may be there that the last claim did not take.
     left_some: bool,
     /// When to claim although nothing seems to be there.
     look_again_at: Duration,
@@ -118,17 +118,17 @@ impl Publisher {
             self.owner = Uuid::now_v7();
         }
         let mut progress = Progress { sequenced: self.mark_and_sequence().await?, ..Progress::default() };
-        if self.held.is_empty() && (progress.sequenced > 0 || self.may_find_more()) {
+        if self.held.is_empty() && self.may_find_more() {
             self.claim().await?;
         }
         self.publish(&mut progress).await;
         Ok(progress)
     }
 
-    /// Whether a claim may find something although this step sequenced nothing: somebody else sequences, the last claim
-    /// left something, or it is time to look for what another publisher had and does not have any more.
+    /// Whether a claim may find something: it was sequenced since the last one, or left by it; somebody else sequences; or
+    /// it is time to look for what another publisher had and does not have any more.
     fn may_find_more(&self) -> bool {
-        self.fence.is_none() || self.left_some || self.clock.monotonic() >= self.look_again_at
+        self.left_some || self.fence.is_none() || self.clock.monotonic() >= self.look_again_at
     }
 
     /// Marks what is published, and gives new events their positions if this is the sequencer; how many.
@@ -141,8 +141,13 @@ impl Publisher {
         let sequenced = match self.fence {
             None => mark(&*self.outbox, self.owner, &self.unmarked).await.map(|()| 0)?,
             Some((fence, _)) => {
+                // Whatever it sequences, also if its answer is lost.
+                let left_some = std::mem::replace(&mut self.left_some, true);
                 match self.outbox.mark_and_sequence(self.owner, &self.unmarked, fence, SEQUENCE).await {
-                    Ok(sequenced) => sequenced,
+                    Ok(sequenced) => {
+                        self.left_some = left_some || sequenced > 0;
+                        sequenced
+                    }
                     Err(SequenceError::Fenced) => {
                         self.fence = None;
                         0

@@ -80,7 +80,8 @@ pub(crate) fn read(directory: &OpenDirectory, deliveries: &[Delivery], throttle:
             }
         }
     }
-    // Attempts are counted of what was delivered often, so nobody has counted any of what comes for the first time.
+    // Attempts are counted of what was delivered often. What seems to come for the first time has none, or its consumer
+    // was made anew meanwhile: then a row stays that nobody reads.
     let came_before = reading.decoded.iter().filter(|(index, _)| deliveries[*index].delivered > 1);
     reading.batch.finished = came_before.map(|(_, envelope)| *envelope).collect();
     reading

@@ -26,12 +26,12 @@ use crate::outage::Outage;
 use crate::reading::{self, Reading};
 use crate::{Deps, DirectoryHandle};
 
-/// Envelopes taken at once.
-const AT_ONCE: usize = 64;
+/// Envelopes taken at once: each may be 4 MiB.
+const AT_ONCE: usize = 16;
 /// How long others keep off what this process has taken.
 const LEASE: Duration = Duration::from_mins(1);
-/// When one is looked at again that this process cannot read yet.
-const READ_AGAIN: Duration = Duration::from_mins(10);
+/// When one is looked at again that this process cannot read yet, or whose turn came while its tenant was held back.
+const LOOK_AGAIN: Duration = Duration::from_mins(10);
 /// Between two looks at what is due, and at the directory.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Between two looks at what is too old.
@@ -129,12 +129,15 @@ impl Releaser {
             published_at: due.row.received_at,
             token: AckToken(String::new()),
         };
+        let look_again = self.clock.now().plus(LOOK_AGAIN);
         let reading = match reading::release(directory, &delivery, due.is_forced) {
             Ok(Some(reading)) => reading,
+            // The directory makes no throttled one due: each has its turn.
+            Ok(None) if due.row.reason == ParkReason::Throttled => return Ok(Verdict::Stays(Some(look_again))),
             Ok(None) => return Ok(Verdict::Stays(None)),
             Err(wait) => {
                 tracing::debug!(%envelope, ?wait, "a parked envelope cannot be read yet");
-                return Ok(Verdict::Stays(Some(self.clock.now().plus(READ_AGAIN))));
+                return Ok(Verdict::Stays(Some(look_again)));
             }
         };
         let Reading { batch, origins, .. } = reading;
@@ -220,15 +223,19 @@ pub(crate) async fn run(releaser: Releaser, tasks: Tasks) {
     loop {
         let work = async {
             let current = (releaser.directory)().map(|directory| directory.revision);
-            if current.is_some() && current != seen {
-                seen = releaser.look_at_directory().await?;
+            let is_new = current.is_some() && current != seen;
+            let looked = if is_new { Some(releaser.look_at_directory().await) } else { None };
+            // Also after a look that failed: what is due already has nothing to do with it.
+            let done = releaser.step().await?;
+            if let Some(looked) = looked {
+                seen = looked?;
             }
             let now = releaser.clock.monotonic();
             if expired_at.is_none_or(|at| now >= at + EXPIRE_EVERY) {
                 releaser.expire().await?;
                 expired_at = Some(now);
             }
-            releaser.step().await
+            Ok::<_, Unavailable>(done)
         };
         let stepped = tokio::select! {
             stepped = work => stepped,

@@ -27,6 +27,8 @@ macro_rules! parking_contract {
             what_is_due_later_waits,
             throttled_ones_are_due_at_the_pace_of_their_sender,
             a_forced_one_says_so_until_it_is_put_back,
+            what_is_forced_while_somebody_looks_at_it_stays_forced,
+            many_become_due_at_once,
             what_is_released_is_gone_with_the_commit_that_stores_it,
             the_oldest_expire_in_portions,
             parked_envelopes_survive_a_restart,
@@ -198,6 +200,30 @@ pub async fn a_forced_one_says_so_until_it_is_put_back<H: Harness>() {
     assert_eq!(forced, [1, 2, 3, 4].map(|n| (envelope(n), n == 2)));
     scene.parking().put_back(&[envelope(2)], Some(START)).await.unwrap();
     assert!(!take(&scene).await[0].is_forced);
+}
+
+pub async fn what_is_forced_while_somebody_looks_at_it_stays_forced<H: Harness>() {
+    let scene = several::<H>().await;
+    scene.parking().make_due(&all(), START, false).await.unwrap();
+    assert_eq!(ids(&take(&scene).await), [1, 2, 3, 4]);
+    let filter = ParkedFilter { envelope: Some(envelope(2)), ..all() };
+    assert_eq!(scene.parking().make_due(&filter, START, true).await.unwrap(), 1);
+    scene.parking().put_back(&[envelope(1), envelope(2)], None).await.unwrap();
+    let taken: Vec<_> = take(&scene).await.iter().map(|due| (due.row.envelope, due.is_forced)).collect();
+    assert_eq!(taken, [(envelope(2), true)]);
+}
+
+pub async fn many_become_due_at_once<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    for portion in 0..3_u32 {
+        let each = |n: u32| one(portion * 4_500 + n, "acme", ParkReason::Paused, None);
+        park(&scene, (1..=4_500).map(each).collect()).await;
+    }
+    park(&scene, vec![one(20_000, "other", ParkReason::Paused, None)]).await;
+    let filter = ParkedFilter { tenant: Some(tenant("acme")), ..all() };
+    assert_eq!(scene.parking().make_due(&filter, START, false).await.unwrap(), 13_500);
+    let taken = scene.parking().take_due(START, 20_000, MINUTE).await.unwrap();
+    assert_eq!(taken.len(), 13_500);
 }
 
 pub async fn what_is_released_is_gone_with_the_commit_that_stores_it<H: Harness>() {

@@ -202,7 +202,7 @@ pub struct RawObject {
     pub length: u64,
 }
 
-/// A sealed envelope that could not be archived yet.
+/// A sealed envelope that is not archived yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawPending {
     /// The envelope.
@@ -264,7 +264,7 @@ pub trait EventStore: Send + Sync {
     /// Takes back an attempt that failed for reasons outside the envelope.
     async fn take_back_attempt(&self, envelope: EnvelopeId) -> Result<(), Unavailable>;
 
-    /// The oldest envelopes whose bytes wait for the blob store.
+    /// The oldest envelopes whose bytes wait for the blob store, at most 8 MiB and one more.
     async fn raw_pending(&self, max: usize) -> Result<Vec<RawPending>, Unavailable>;
 
     /// Records that bytes which were pending are archived now.

@@ -87,15 +87,15 @@ pub trait Parking: Send + Sync {
     /// All of them, summed up; in the order of tenant, reason and number.
     async fn groups(&self) -> Result<Vec<ParkedGroup>, Unavailable>;
 
-    /// Makes all that match due at a moment (or earlier, if they were), and forced if that is wanted. Returns how many
-    /// there are.
+    /// Makes all that match due at a moment (or earlier, if they were), and forced if that is wanted; what is forced is
+    /// taken from whoever looks at it now. By portions: after an error some are. Returns how many there are.
     async fn make_due(&self, filter: &ParkedFilter, at: Timestamp, forced: bool) -> Result<u64, Unavailable>;
 
     /// Takes up to `max` that are due at this moment, the longest due first, and keeps them from others for `lease`, by
     /// the store's own clock.
     async fn take_due(&self, now: Timestamp, max: usize, lease: Duration) -> Result<Vec<Due>, Unavailable>;
 
-    /// Puts back what cannot go now. It is not forced any more.
+    /// Puts back what cannot go now, unless it was forced meanwhile. It is not forced any more.
     async fn put_back(&self, envelopes: &[EnvelopeId], due_at: Option<Timestamp>) -> Result<(), Unavailable>;
 
     /// Deletes up to `max` that were received before a moment; returns what they were.

@@ -29,7 +29,8 @@ use super::{ACK_TIMEOUT, AbortOnDrop, MAX_IN_FLIGHT, Nats, Trust, connection_num
 
 /// Rounds of a stream under way at once: while the server syncs one it reads the next.
 const ROUNDS: usize = 2;
-/// A round is closed by so many messages or bytes. A server takes batches of a thousand.
+/// A round is closed by so many messages or bytes. A server takes batches of a thousand; the outbox publisher takes as many
+/// events at once by default, which go out as a whole.
 const ROUND_MESSAGES: usize = 512;
 const ROUND_BYTES: usize = 8 << 20;
 /// Up to so many messages one by one are no dearer than a batch, which is synced four times.
@@ -201,7 +202,7 @@ impl Link {
     }
 
     /// As batches; one that is refused as two of half the size, and so on, so that one message costs the others little.
-    /// After one that was not answered in time nothing more is sent: each would wait as long.
+    /// Once they have taken as long as one may take in vain nothing more is sent: each might take as long.
     async fn batches(&self, messages: &[Outgoing]) -> Answers {
         let fits = messages.iter().all(|message| message.payload.len() <= Stream::MAX_MESSAGE_BYTES);
         let mut answers = Vec::with_capacity(messages.len());
@@ -229,7 +230,7 @@ impl Link {
                 break;
             }
         }
-        answers.extend(lost(messages.len() - answers.len(), "not sent: nothing before it was answered in time"));
+        answers.extend(lost(messages.len() - answers.len(), "not sent: those before it took too long"));
         answers
     }
 

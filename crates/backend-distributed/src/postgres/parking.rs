@@ -29,6 +29,9 @@ const COLUMNS: &str = "envelope, tenant, reason, number, received_at, updates, d
 const MATCHES: &str = "($1::uuid IS NULL OR envelope = $1) AND ($2::text IS NULL OR tenant = $2) \
                        AND ($3::text IS NULL OR reason = $3) AND ($4::text IS NULL OR number = $4)";
 
+/// Rows that one statement makes due: of a million, each statement has little to do.
+const PORTION: i64 = 10_000;
+
 type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 fn filtered(sql: String, filter: &ParkedFilter) -> Statement<'_> {
@@ -97,8 +100,30 @@ impl Parking for PostgresParking {
     }
 
     async fn make_due(&self, filter: &ParkedFilter, at: Timestamp, forced: bool) -> Result<u64, Unavailable> {
-        let sql = format!("UPDATE parked SET due_at = least(due_at, $5), forced = forced OR $6 WHERE {MATCHES}");
-        self.execute(filtered(sql, filter).bind(Moment::from(at)).bind(forced)).await
+        let sql = format!(
+            "WITH portion AS MATERIALIZED (SELECT envelope, received_at FROM parked WHERE {MATCHES} \
+                 AND ($7::timestamptz IS NULL OR (received_at, envelope) > ($7, $8::uuid)) \
+                 ORDER BY received_at, envelope LIMIT $9), \
+             changed AS (UPDATE parked SET due_at = least(due_at, $5), forced = forced OR $6, \
+                 taken_until = CASE WHEN $6 THEN '-infinity' ELSE taken_until END FROM portion \
+                 WHERE parked.envelope = portion.envelope \
+                 AND (due_at IS NULL OR due_at > $5 OR ($6 AND NOT forced))) \
+             SELECT received_at, envelope, count(*) OVER () AS portion FROM portion \
+             ORDER BY received_at DESC, envelope DESC LIMIT 1"
+        );
+        let (mut total, mut after) = (0, None::<(Moment, Uuid)>);
+        loop {
+            let statement = filtered(sql.clone(), filter).bind(Moment::from(at)).bind(forced);
+            let statement = statement.bind(after.map(|after| after.0)).bind(after.map(|after| after.1)).bind(PORTION);
+            let rows = self.fetch(statement).await?;
+            let Some(last) = rows.first() else { return Ok(total) };
+            let portion: i64 = last.get("portion");
+            total += portion.unsigned_abs();
+            if portion < PORTION {
+                return Ok(total);
+            }
+            after = Some((last.get("received_at"), last.get("envelope")));
+        }
     }
 
     async fn take_due(&self, now: Timestamp, max: usize, lease: Duration) -> Result<Vec<Due>, Unavailable> {
@@ -115,7 +140,8 @@ impl Parking for PostgresParking {
 
     async fn put_back(&self, envelopes: &[EnvelopeId], due_at: Option<Timestamp>) -> Result<(), Unavailable> {
         let statement = sqlx::query(
-            "UPDATE parked SET due_at = $2, taken_until = '-infinity', forced = false WHERE envelope = ANY($1)",
+            "UPDATE parked SET due_at = $2, taken_until = '-infinity', forced = false \
+             WHERE envelope = ANY($1) AND taken_until > '-infinity'",
         )
         .bind(column(envelopes, |envelope| envelope.0))
         .bind(due_at.map(Moment::from));

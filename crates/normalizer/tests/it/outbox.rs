@@ -78,12 +78,35 @@ async fn events_are_published_in_order_and_marked() {
 }
 
 #[tokio::test]
+async fn what_was_claimed_is_published_as_a_whole_if_the_bus_can() {
+    let scene = Scene::new();
+    scene.backend.faults().allow_batches();
+    let numbers = numbers_of_different_partitions(5);
+    emit(&scene, &numbers, 20).await;
+    let mut publisher = publisher(&scene);
+    assert_eq!(publisher.step().await.unwrap().published, 100);
+    assert_in_order(&scene, &numbers, 20);
+    let faults = scene.backend.faults();
+    assert_eq!((faults.calls(Operation::PublishWhole), faults.calls(Operation::Publish)), (1, 0));
+}
+
+#[tokio::test]
 async fn order_holds_and_nothing_repeats_whatever_fails() {
+    for is_whole in [false, true] {
+        order_holds(is_whole).await;
+    }
+}
+
+async fn order_holds(is_whole: bool) {
     let scene = Scene::with(|config| config.publish_batch = 7);
     let numbers = numbers_of_different_partitions(4);
     emit(&scene, &numbers, 25).await;
     let faults = scene.backend.faults();
-    for operation in [Operation::Publish, Operation::Mark, Operation::Claim, Operation::Sequence] {
+    if is_whole {
+        faults.allow_batches();
+    }
+    let publish = if is_whole { Operation::PublishWhole } else { Operation::Publish };
+    for operation in [publish, Operation::Mark, Operation::Claim, Operation::Sequence] {
         for _ in 0..3 {
             faults.fail_next(operation, 1);
             faults.lose_next_answers(operation, 1);

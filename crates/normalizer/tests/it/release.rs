@@ -128,6 +128,19 @@ async fn throttled_messages_go_at_the_pace_of_the_limit() {
 }
 
 #[tokio::test]
+async fn a_throttled_message_whose_turn_comes_while_its_tenant_is_paused_goes_afterwards() {
+    let scene = Scene::new();
+    park(&scene, "acme", ParkReason::Throttled, &webhook("messages", &[text(1)])).await;
+    status(&scene, TenantStatus::Paused);
+    scene.backend.clock().advance(Duration::from_hours(1));
+    assert_eq!(sweep(&scene).await, Released { released: 0, kept: 1 });
+    status(&scene, TenantStatus::Active);
+    scene.backend.clock().advance(Duration::from_mins(10));
+    assert_eq!(sweep(&scene).await, Released { released: 1, kept: 0 });
+    assert_eq!(message_ids(&scene.backend), ["wamid.00001"]);
+}
+
+#[tokio::test]
 async fn what_nobody_can_read_stays_and_expires() {
     let scene = Scene::new();
     park(&scene, "_unassigned", ParkReason::Unreadable, "not JSON").await;

@@ -62,10 +62,8 @@ impl Bus {
 
 impl Queue {
     fn publish(&mut self, message: Outgoing, now: Timestamp, monotonic: Duration) -> Result<Published, PublishError> {
-        if let Some((sequence, at)) = message.dedup_id.as_ref().and_then(|id| self.ids.get(id))
-            && monotonic.saturating_sub(*at) <= Stream::DUPLICATE_WINDOW
-        {
-            return Ok(Published { sequence: *sequence, duplicate: true });
+        if let Some(sequence) = self.known(&message, monotonic) {
+            return Ok(Published { sequence, duplicate: true });
         }
         if let Retention::WorkQueue { max_per_subject } = message.stream.retention() {
             let waiting = self.waiting.entry(message.subject.clone()).or_default();
@@ -81,6 +79,12 @@ impl Queue {
         let Outgoing { subject, payload, dedup_id, .. } = message;
         self.messages.insert(sequence, StoredMessage { sequence, subject, payload, dedup_id, published_at: now });
         Ok(Published { sequence, duplicate: false })
+    }
+
+    /// The position of an earlier message with the same dedup id.
+    fn known(&self, message: &Outgoing, monotonic: Duration) -> Option<u64> {
+        let (sequence, at) = message.dedup_id.as_ref().and_then(|id| self.ids.get(id))?;
+        (monotonic.saturating_sub(*at) <= Stream::DUPLICATE_WINDOW).then_some(*sequence)
     }
 
     fn take(&mut self, consumer: &Consumer, max: usize, monotonic: Duration) -> Vec<Delivery> {
@@ -168,6 +172,27 @@ impl EventBus for MemoryBackend {
         let down = || Unavailable::new("the event bus", "arranged by the test");
         let answers = self.faults().run(Operation::Publish, work).await;
         answers.unwrap_or_else(|_| (0..count).map(|_| Err(down().into())).collect())
+    }
+
+    async fn publish_whole(&self, messages: &[Outgoing]) -> Result<bool, Unavailable> {
+        if !self.faults().has_batches() {
+            return Ok(false);
+        }
+        let work = || {
+            let now = self.monotonic();
+            let refused = |message: &Outgoing| {
+                message.payload.len() > Stream::MAX_MESSAGE_BYTES
+                    || self.faults().is_full(&message.subject)
+                    || self.on_queue(message.stream, |queue| queue.known(message, now).is_some())
+            };
+            if messages.iter().any(refused) {
+                return false;
+            }
+            messages.iter().for_each(|message| drop(self.publish_one(message.clone())));
+            self.shared.bus.news.send_replace(());
+            true
+        };
+        self.faults().run(Operation::PublishWhole, work).await
     }
 
     async fn probe(&self, _stream: Stream) -> Result<(), Unavailable> {

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 #[expect(missing_docs, reason = "each is the method of its name, with its port where the name alone is not clear")]
 pub enum Operation {
     Publish,
+    PublishWhole,
     Pull,
     Ack,
     RetryAfter,
@@ -68,6 +69,7 @@ struct State {
     operations: HashMap<Operation, Arranged>,
     full: BTreeSet<String>,
     disconnected: bool,
+    batches: bool,
 }
 
 /// Arranges what goes wrong. Clones are the same.
@@ -128,6 +130,15 @@ impl Faults {
     /// Waits until `count` calls of the operation hang at once.
     pub async fn hanging(&self, operation: Operation, count: usize) {
         self.until(|state| state.operations.get(&operation).is_some_and(|it| it.hanging >= count)).await;
+    }
+
+    /// Lets the bus store many messages as a whole.
+    pub fn allow_batches(&self) {
+        self.state.send_modify(|state| state.batches = true);
+    }
+
+    pub(super) fn has_batches(&self) -> bool {
+        self.state.borrow().batches
     }
 
     /// Makes a subject refuse as full, whatever it holds.

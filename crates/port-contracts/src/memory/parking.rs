@@ -121,6 +121,7 @@ impl Parking for MemoryBackend {
                 count += 1;
                 parked.due_at = Some(parked.due_at.map_or(at, |due_at| due_at.min(at)));
                 if forced {
+                    database.held_aside.taken_until.remove(&parked.envelope);
                     database.held_aside.forced.insert(parked.envelope);
                 }
             }
@@ -160,7 +161,9 @@ impl Parking for MemoryBackend {
         let work = || {
             let mut database = self.database();
             for envelope in envelopes {
-                database.held_aside.taken_until.remove(envelope);
+                if database.held_aside.taken_until.remove(envelope).is_none() {
+                    continue;
+                }
                 database.held_aside.forced.remove(envelope);
                 if let Some(parked) = database.parked.get_mut(envelope) {
                     parked.due_at = due_at;

@@ -1,5 +1,6 @@
 //! Statuses, and how far each outbound message has come.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use common::status::DeliveryState;
@@ -31,10 +32,12 @@ pub(super) async fn statuses(connection: &mut PgConnection, new: &[Resolved<'_>]
 }
 
 /// What states are kept of.
-type OfMessage<'a> = (&'a TenantId, &'a Option<NumberId>, &'a String, &'a Option<String>);
+type OfMessage<'a> = (&'a TenantId, &'a Option<NumberId>, Cow<'a, str>, Cow<'a, str>);
 
+/// As the table names it: what is stored alike is one row.
 fn of_message<'a>((each, status): &Row<'a>) -> OfMessage<'a> {
-    (&each.update.tenant, &each.update.event.number, &status.message_id, &status.participant)
+    let participant = storable(status.participant.as_deref().unwrap_or_default());
+    (&each.update.tenant, &each.update.event.number, storable(&status.message_id), participant)
 }
 
 /// Without those that a status of the same message goes beyond anyway: a statement changes a row once, and what is sent,

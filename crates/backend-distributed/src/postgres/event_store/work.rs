@@ -59,7 +59,7 @@ async fn take_turn(connection: &mut PgConnection, parked: &Parked) -> Result<(),
     sqlx::query(
         "UPDATE parked SET sender = $2, due_at = greatest(received_at + $3 * interval '1 microsecond', \
          (SELECT other.due_at FROM parked AS other WHERE other.tenant = parked.tenant AND other.sender = $2 \
-          AND other.envelope <> $1 ORDER BY other.due_at DESC LIMIT 1 OFFSET $4) + $3 * interval '1 microsecond') \
+          AND other.envelope <> $1 AND other.due_at IS NOT NULL ORDER BY other.due_at DESC LIMIT 1 OFFSET $4) + $3 * interval '1 microsecond') \
          WHERE envelope = $1",
     )
     .bind(parked.envelope.0)
