@@ -72,6 +72,17 @@ fn known<'d>(directory: &'d Directory, id: &str) -> Result<&'d App, Problem> {
     directory.app(&id).ok_or_else(Problem::not_found)
 }
 
+/// Refuses to change what the next start would set back.
+fn refuse_configured(state: &State, id: &str) -> Result<(), Problem> {
+    if !state.configured_apps.iter().any(|configured| configured == id) {
+        return Ok(());
+    }
+    Err(Problem::conflict(
+        "the secrets and tokens of this app are configured (WHATSAPP_APP_SECRET, TWILIO_AUTH_TOKEN, WEBHOOK_SECRET and \
+         their second ones): change them there and start again, or take them out of the configuration first",
+    ))
+}
+
 /// `GET /api/apps`
 pub(crate) async fn list(state: Data<State>) -> Result<HttpResponse, Problem> {
     let (directory, now) = (state.directory.snapshot().await?, state.clock.now());
@@ -127,6 +138,9 @@ struct Changes {
 /// `PUT /api/apps/{id}`: what is left out stays. Secrets change by [`rotate`].
 pub(crate) async fn update(state: Data<State>, id: Path<String>, body: Payload) -> Result<HttpResponse, Problem> {
     let changes: Changes = body::read(body, "`default` is true or false, `verify_tokens` a list of texts").await?;
+    if changes.verify_tokens.is_some() {
+        refuse_configured(&state, &id)?;
+    }
     let own = id.clone();
     change(&state, move |current, ring| {
         let mut app = known(current, &own)?.clone();
@@ -156,6 +170,7 @@ struct Rotation {
 
 /// `POST /api/apps/{id}/secrets`: makes a secret the newest one.
 pub(crate) async fn rotate(state: Data<State>, id: Path<String>, body: Payload) -> Result<HttpResponse, Problem> {
+    refuse_configured(&state, &id)?;
     let rotation: Rotation = body::read(body, "`overlap_hours` is a whole number").await?;
     crate::plan::check_secret("secret", &rotation.secret).map_err(|error| Problem::invalid(vec![error]))?;
     let hours = rotation.overlap_hours.unwrap_or(OVERLAP_HOURS);
@@ -176,6 +191,7 @@ pub(crate) async fn rotate(state: Data<State>, id: Path<String>, body: Payload) 
 
 /// `DELETE /api/apps/{id}`: no signature of it is accepted any more. It stays in the list, as numbers name it.
 pub(crate) async fn retire(state: Data<State>, id: Path<String>) -> Result<HttpResponse, Problem> {
+    refuse_configured(&state, &id)?;
     let (own, now) = (id.clone(), state.clock.now());
     change(&state, move |current, _| {
         let app = known(current, &own)?;

@@ -77,6 +77,8 @@ pub struct Deps {
     pub keys: Arc<dyn Fn() -> Arc<KeyRing> + Send + Sync>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Apps whose secrets and verification tokens the configuration sets anew at each start: they do not change here.
+    pub configured_apps: Vec<String>,
     /// A token that has the scope of an admin without being stored. An empty one opens nothing.
     pub admin_token: SecretString,
     /// Serves `/metrics` when given.
@@ -103,6 +105,7 @@ struct State {
     raw: Arc<dyn RawIndex>,
     blobs: Arc<dyn ObjectStore>,
     clock: Arc<dyn Clock>,
+    configured_apps: Vec<String>,
     tokens: Tokens,
     routes: Vec<ApiRoute>,
     metrics: Option<Metrics>,
@@ -119,6 +122,7 @@ pub fn routes(deps: Deps) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'stati
         messages: deps.messages,
         directory: deps.directory,
         keys: deps.keys,
+        configured_apps: deps.configured_apps,
         tokens: Tokens::new(deps.access.clone(), &deps.admin_token),
         access: deps.access,
         statistics: deps.statistics,

@@ -292,7 +292,7 @@ fn is_same(known: &App, wanted: &ImportApp, ring: &KeyRing) -> bool {
     let Ok(open) = OpenDirectory::open(&alone, ring) else { return false };
     let Some(open) = open.app(known.id.as_str()) else { return false };
     let signs_alike = |(secret, key): (&String, &hmac::Key)| {
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), PROBE);
+        let tag = hmac::sign(&hmac::Key::new(key.algorithm(), secret.as_bytes()), PROBE);
         hmac::verify(key, PROBE, tag.as_ref()).is_ok()
     };
     // The document's tokens all differ, so as many as are known, all accepted, are the same tokens.

@@ -1,9 +1,11 @@
 //! What must be there before the jobs start: keys, the admin token, the reserved tenant, the single tenant.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use common::directory::{App, Assignment, Directory, Entry, Number, Tenant};
+use api::{Import, ImportApp};
+use common::directory::{Assignment, Directory, Entry, Number, Tenant};
 use common::keys::KeyRing;
 use common::{AppId, TenantId, Timestamp};
 use ports::directory::{DirectoryStore, update};
@@ -123,10 +125,20 @@ fn single_tenant(current: &Directory, ring: &KeyRing, config: &Config, now: Time
     if current.tenant(&tenant).is_none() {
         entries.push(Entry::Tenant(Tenant::create(tenant.clone(), None, ring)));
     }
+    let texts = |values: &[&str]| values.iter().copied().map(str::to_owned).collect::<BTreeSet<_>>();
+    let mut import = Import::default();
     for configured in apps {
         let id = AppId::new(configured.id)?;
-        let app = App::create(id.clone(), configured.provider, &configured.secrets, &configured.verify_tokens, ring);
-        entries.push(Entry::App(App { account: configured.account.map(str::to_owned), ..app }));
+        // What is said of an app otherwise stays as it is, and nothing is written that is there already.
+        import.apps.push(ImportApp {
+            id: configured.id.to_owned(),
+            provider: configured.provider,
+            secrets: configured.secrets.iter().copied().map(str::to_owned).collect(),
+            verify_tokens: texts(&configured.verify_tokens).into_iter().collect(),
+            default: current.app(&id).is_none_or(|known| known.default),
+            account: configured.account.map(str::to_owned),
+            public_url: None,
+        });
         let owner =
             Assignment { tenant: Some(tenant.clone()), valid_from: Timestamp::from_millis(now.as_millis().min(0)) };
         let numbers = Entry::Number(Number { id: None, waba: None, app: id, assignments: vec![owner] });
@@ -134,9 +146,56 @@ fn single_tenant(current: &Directory, ring: &KeyRing, config: &Config, now: Time
             entries.push(numbers);
         }
     }
+    let changed = api::apply_import(&import, current, ring);
+    entries.extend(changed.map_err(|problems| anyhow::anyhow!("the configured secrets: {}", problems.join("; ")))?);
     let single = Entry::SingleTenant(true);
     if current.entries.get(&single.key()) != Some(&single) {
         entries.push(single);
     }
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use common::directory::App;
+
+    use super::*;
+    use crate::config::{Purpose, load};
+
+    fn config(pairs: &[(&str, &str)]) -> Config {
+        let environment = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        load(None, &environment, &[], Purpose::Run(Jobs::All)).config.unwrap()
+    }
+
+    fn started(directory: &mut Directory, ring: &KeyRing, config: &Config) -> usize {
+        let entries = single_tenant(directory, ring, config, Timestamp::default()).unwrap();
+        let count = entries.len();
+        directory.entries.extend(entries.into_iter().map(|entry| (entry.key(), entry)));
+        count
+    }
+
+    #[test]
+    fn another_start_leaves_what_is_there_and_other_secrets_replace_the_old() {
+        let ring = KeyRing::parse(&format!("k1 {}", "07".repeat(32))).unwrap();
+        let first = [
+            ("WHATSAPP_APP_SECRET", "first-app-secret"),
+            ("WHATSAPP_VERIFY_TOKEN", "token"),
+            ("TWILIO_AUTH_TOKEN", "twilio-auth-token"),
+            ("TWILIO_ACCOUNT_SID", "AC0123456789"),
+        ];
+        let mut directory = Directory { revision: 0, entries: BTreeMap::new() };
+        assert_eq!(started(&mut directory, &ring, &config(&first)), 6, "tenant, two apps, their numbers, the mark");
+        let id = AppId::new("default").unwrap();
+        let app = directory.app(&id).unwrap().clone();
+        let public_url = Some("https://hooks.example.com".to_owned());
+        let changed = Entry::App(App { public_url: public_url.clone(), default: false, ..app });
+        directory.entries.insert(changed.key(), changed);
+        assert_eq!(started(&mut directory, &ring, &config(&first)), 0);
+        let second = [("WHATSAPP_APP_SECRET", "second-app-secret"), ("WHATSAPP_VERIFY_TOKEN", "token")];
+        assert_eq!(started(&mut directory, &ring, &config(&second)), 1);
+        let app = directory.app(&id).unwrap();
+        assert_eq!((&app.public_url, app.default, app.secrets.len()), (&public_url, false, 1));
+    }
 }

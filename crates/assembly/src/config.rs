@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use common::update::Provider;
-use ingress::{Front, SenderLimits};
-use ports::admission::SenderLimit;
+use ingress::Front;
+use ports::admission::{SenderLimit, SenderLimits};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use service::Tasks;
@@ -408,25 +408,30 @@ impl Config {
     /// The gateway's part, but who may come.
     pub(crate) fn ingress(&self) -> ingress::Config {
         let section = &self.ingress;
-        let window = Duration::from_secs(section.sender_limit_window_minutes.saturating_mul(60));
-        // Those that are not set are as the first.
-        let limit = |max| SenderLimit { max: if max == 0 { section.sender_limit_max } else { max }, window };
         ingress::Config {
             max_body_bytes: section.max_body_bytes,
             body_timeout: Duration::from_millis(section.body_timeout_ms),
             deadline: Duration::from_millis(section.deadline_ms),
             global_limit_per_second: section.global_limit_per_second,
             per_ip_limit_per_second: section.per_ip_limit_per_second,
-            sender_limits: SenderLimits {
-                meta: limit(section.sender_limit_max),
-                twilio: limit(section.sender_limit_max_twilio),
-                generic: limit(section.sender_limit_max_generic),
-            },
+            sender_limits: self.sender_limits(),
             max_event_age: Duration::from_secs(section.max_event_age_hours.saturating_mul(3600)),
             prefix: section.prefix.clone(),
             public_url: given(&section.public_url).map(str::to_owned),
             unsigned: if self.twilio.unsafe_skip_validation { vec![Provider::Twilio] } else { Vec::new() },
             ..ingress::Config::default()
+        }
+    }
+
+    fn sender_limits(&self) -> SenderLimits {
+        let section = &self.ingress;
+        let window = Duration::from_secs(section.sender_limit_window_minutes.saturating_mul(60));
+        // Those that are not set are as the first.
+        let limit = |max| SenderLimit { max: if max == 0 { section.sender_limit_max } else { max }, window };
+        SenderLimits {
+            meta: limit(section.sender_limit_max),
+            twilio: limit(section.sender_limit_max_twilio),
+            generic: limit(section.sender_limit_max_generic),
         }
     }
 
@@ -439,10 +444,7 @@ impl Config {
             ack_wait: held,
             publish_lease: held,
             sequencer_ttl: (held / 10).max(Duration::from_secs(1)),
-            throttle: normalizer::Throttle {
-                max: self.ingress.sender_limit_max,
-                window: Duration::from_secs(self.ingress.sender_limit_window_minutes.saturating_mul(60)),
-            },
+            throttle: self.sender_limits(),
             keep_raw: days(self.retention.raw_days),
             keep_parked: days(self.retention.parked_days),
             ..normalizer::Config::default()

@@ -210,6 +210,7 @@ async fn begin(
                 Arc::new(move || keys.ring())
             },
             clock: clock.clone(),
+            configured_apps: config.apps().iter().map(|app| app.id.to_owned()).collect(),
             admin_token: token.secret.clone(),
             metrics: Some(metrics.clone()),
             readiness: readiness.clone(),

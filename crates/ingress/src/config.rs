@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::update::Provider;
-use ports::admission::SenderLimit;
+use ports::admission::{SenderLimit, SenderLimits};
 
 use crate::front::Front;
 
@@ -38,32 +38,6 @@ pub struct Config {
     pub unsigned: Vec<Provider>,
     /// Who may come, and how.
     pub front: Front,
-}
-
-/// What one sender may send, by provider.
-#[derive(Clone, Copy, Debug)]
-pub struct SenderLimits {
-    /// Of Meta's senders.
-    pub meta: SenderLimit,
-    /// Of Twilio's.
-    pub twilio: SenderLimit,
-    /// Of the generic provider's.
-    pub generic: SenderLimit,
-}
-
-impl SenderLimits {
-    /// The same for all.
-    pub const fn all(limit: SenderLimit) -> Self {
-        Self { meta: limit, twilio: limit, generic: limit }
-    }
-
-    pub(crate) const fn of(&self, provider: Provider) -> SenderLimit {
-        match provider {
-            Provider::Meta => self.meta,
-            Provider::Twilio => self.twilio,
-            Provider::Generic => self.generic,
-        }
-    }
 }
 
 impl Default for Config {

@@ -419,7 +419,8 @@ impl Gateway {
             503 => Outcome::Unavailable,
             _ => Outcome::Refused,
         };
-        self.meters.answered(answer.status, signature, took);
+        let provider = trail.provider.unwrap_or(Provider::Meta);
+        self.meters.answered(provider, answer.status, signature, took);
         let failed =
             matches!(signature, SignatureStatus::Invalid | SignatureStatus::Missing | SignatureStatus::Malformed);
         if let Some(Ringing { failures, requests }) = self.alarm.count(failed, self.deps.clock.monotonic()) {
@@ -442,7 +443,7 @@ impl Gateway {
             request,
             received_at: received_at(&*self.deps.clock, Instant::now() - took),
             source_ip,
-            provider: trail.provider.unwrap_or(Provider::Meta),
+            provider,
             endpoint: words.endpoint.to_owned(),
             app: trail.app,
             tenant: trail.tenant,

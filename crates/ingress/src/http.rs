@@ -162,7 +162,7 @@ async fn receive(request: HttpRequest, payload: web::Payload, gateway: Data<Gate
     }
     let is_get = request.method() == Method::GET;
     // Held until the answer: a body that waits for the bus is in memory too.
-    let (body, _share) = match read(payload.into_inner(), &gateway, announced(&request), limit).await {
+    let (body, _share) = match read(payload.into_inner(), &gateway, limit).await {
         // What would be in the body is in the address.
         Ok((_, share)) if is_get => (Bytes::copy_from_slice(request.query_string().as_bytes()), share),
         Ok(read) => read,
@@ -217,14 +217,10 @@ fn announced(request: &HttpRequest) -> usize {
 }
 
 /// Reads the whole body, within the limits of size, time and memory. Its share of the memory goes with it.
-async fn read(
-    payload: Payload,
-    gateway: &Gateway,
-    announced: usize,
-    limit: usize,
-) -> Result<(Bytes, Buffered<'_>), Answer> {
+async fn read(payload: Payload, gateway: &Gateway, limit: usize) -> Result<(Bytes, Buffered<'_>), Answer> {
     const MEMORY: Answer = Answer::later(503, "memory", 1);
-    let mut share = gateway.limits.buffer(announced).ok_or(MEMORY)?;
+    // What is announced costs nothing yet: whoever announces much and sends nothing takes nothing from others.
+    let mut share = gateway.limits.buffer(0).ok_or(MEMORY)?;
     let whole = async {
         let mut payload = payload;
         let mut first: Option<Bytes> = None;
@@ -235,7 +231,6 @@ async fn read(
             if size > limit {
                 return Err(Answer::refused(413, "too-large"));
             }
-            // What comes without an announced length is counted as it comes.
             if !share.grow_to(size) {
                 return Err(MEMORY);
             }
@@ -244,7 +239,7 @@ async fn read(
                 None if joined.is_empty() => first = Some(chunk),
                 None => joined.extend_from_slice(&chunk),
                 Some(begin) => {
-                    joined.reserve(announced.clamp(begin.len() + chunk.len(), limit));
+                    joined.reserve(begin.len() + chunk.len());
                     joined.extend_from_slice(&begin);
                     joined.extend_from_slice(&chunk);
                 }

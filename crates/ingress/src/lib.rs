@@ -19,7 +19,7 @@ mod plan;
 mod records;
 mod verification;
 
-pub use config::{Config, SenderLimits};
+pub use config::Config;
 pub use front::Front;
 pub use gateway::{Deps, Gateway};
 pub use http::{not_found, routes};

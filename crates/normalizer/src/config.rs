@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use common::envelope::Lane;
+use ports::admission::{SenderLimit, SenderLimits};
 use ports::event_bus::{Consumer, Stream};
 
 /// See the fields. [`Default`] is right for production.
@@ -45,23 +46,14 @@ pub struct Config {
     pub gauges: Duration,
     /// An older unacknowledged envelope raises an alert in the log. 5 minutes.
     pub oldest_alert: Duration,
-    /// At which pace throttled messages of one sender are let go: that of the limit itself.
-    pub throttle: Throttle,
+    /// At which pace throttled messages of one sender are let go: that of the limits themselves.
+    pub throttle: SenderLimits,
     /// How long raw envelopes are kept. 7 days, and not more.
     pub keep_raw: Duration,
     /// How long parked envelopes are kept. 30 days.
     pub keep_parked: Duration,
     /// How long a batch in hand may take to finish when a stop is asked for; then it is left to redelivery. 3 s.
     pub stop_grace: Duration,
-}
-
-/// So many messages of one sender in a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Throttle {
-    /// Messages.
-    pub max: u32,
-    /// The window.
-    pub window: Duration,
 }
 
 impl Default for Config {
@@ -83,7 +75,7 @@ impl Default for Config {
             outbox_poll: Duration::from_millis(500),
             gauges: Duration::from_secs(5),
             oldest_alert: Duration::from_mins(5),
-            throttle: Throttle { max: 100, window: Duration::from_hours(1) },
+            throttle: SenderLimits::all(SenderLimit { max: 100, window: Duration::from_hours(1) }),
             keep_raw: Duration::from_hours(7 * 24),
             keep_parked: Duration::from_hours(30 * 24),
             stop_grace: Duration::from_secs(3),

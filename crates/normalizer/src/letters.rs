@@ -11,13 +11,12 @@ use common::directory::TenantKeys;
 use common::envelope::{Disposition, Header, ParkReason};
 use common::update::{Provider, UpdateKind, fingerprint};
 use common::{EnvelopeId, EventKey, TenantId, sealing};
+use ports::admission::SenderLimits;
 use ports::event_bus::Delivery;
 use ports::event_store::{DeadLetter, Pace, Parked};
 use providers::cut;
 use providers::peek::{Peek, Update};
 use uuid::Uuid;
-
-use crate::config::Throttle;
 
 /// Updates of one envelope that get a dead letter each; more share one, so that a body of a million malformed updates
 /// costs no more than its size.
@@ -166,11 +165,12 @@ pub(crate) fn park_aside(
 }
 
 /// The pace of the first sender of an envelope: nearly always there is only one.
-pub(crate) fn pace(peek: &Peek<'_>, keys: &TenantKeys, throttle: Throttle) -> Option<Pace> {
+pub(crate) fn pace(peek: &Peek<'_>, keys: &TenantKeys, limits: &SenderLimits) -> Option<Pace> {
     let message = peek.updates.iter().find(|update| update.kind == UpdateKind::Message)?;
     let number = peek.changes.get(message.change).and_then(|change| change.phone_number_id.as_deref());
     let sender = keys.event_hash.sender_limit_key(peek.provider, number, message.sender.as_deref()?);
-    Some(Pace { sender, max: throttle.max, window: throttle.window })
+    let limit = limits.of(peek.provider);
+    Some(Pace { sender, max: limit.max, window: limit.window })
 }
 
 /// Who sent the inbound messages of an envelope: the phone number of each, where it is one.

@@ -43,7 +43,7 @@ use service::Tasks;
 use tokio::sync::Notify;
 
 pub use archive::RAW_FOLDER;
-pub use config::{Config, Throttle, consumer_bulk, consumer_live, consumer_recorder};
+pub use config::{Config, consumer_bulk, consumer_live, consumer_recorder};
 pub use normalizer::{Normalizer, Settled, Work};
 pub use outbox::{Progress, Publisher};
 pub use recorder::Recorder;

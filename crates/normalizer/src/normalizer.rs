@@ -11,13 +11,13 @@ use bytes::Bytes;
 use common::directory::OpenDirectory;
 use common::{EnvelopeId, TenantId};
 use ports::Unavailable;
+use ports::admission::SenderLimits;
 use ports::event_bus::{AckToken, Delivery};
 use ports::event_store::{Batch, CommitOutcome, DeadLetter, EventStore, RawObject, RawPending};
 use service::names;
 use tokio::sync::Notify;
 
 use crate::archive::Archive;
-use crate::config::Throttle;
 use crate::reading::{self, Origin, Reading, Wait};
 use crate::{Config, Deps, DirectoryHandle};
 
@@ -98,7 +98,7 @@ pub struct Settled {
 pub struct Normalizer {
     max_unfinished_attempts: u32,
     archive_at_once: usize,
-    throttle: Throttle,
+    throttle: SenderLimits,
     store: Arc<dyn EventStore>,
     directory: DirectoryHandle,
     archive: Archive,
@@ -287,7 +287,7 @@ impl Normalizer {
 }
 
 /// Reads on this thread if it is little, else on one that may block.
-async fn read(directory: &Arc<OpenDirectory>, deliveries: &Arc<[Delivery]>, throttle: Throttle) -> Reading {
+async fn read(directory: &Arc<OpenDirectory>, deliveries: &Arc<[Delivery]>, throttle: SenderLimits) -> Reading {
     let bytes: usize = deliveries.iter().map(|delivery| delivery.payload.len()).sum();
     if bytes <= READ_IN_PLACE {
         return reading::read(directory, deliveries, throttle);

@@ -14,13 +14,13 @@ use common::envelope::{self, Disposition, EnvelopeError, Header, ParkReason, Par
 use common::event::EventType;
 use common::sealing::{self, OpenError};
 use common::{EnvelopeId, TenantId};
+use ports::admission::SenderLimits;
 use ports::event_bus::Delivery;
 use ports::event_store::{Batch, CommitOutcome, DeadLetter, Detail, NewEvent, NewUpdate, StatusDetail};
 use providers::parse::{Parsed, ParsedContent};
 use providers::peek::Peek;
 use providers::{parse, peek};
 
-use crate::config::Throttle;
 use crate::letters::{self, Failed, Opened};
 use crate::words;
 
@@ -67,7 +67,7 @@ enum Home<'d> {
 }
 
 /// Reads deliveries.
-pub(crate) fn read(directory: &OpenDirectory, deliveries: &[Delivery], throttle: Throttle) -> Reading {
+pub(crate) fn read(directory: &OpenDirectory, deliveries: &[Delivery], throttle: SenderLimits) -> Reading {
     let mut reading = Reading::default();
     for (index, delivery) in deliveries.iter().enumerate() {
         match reading.isolated(|reading| read_one(directory, delivery, index, throttle, reading)) {
@@ -197,7 +197,7 @@ fn read_one(
     directory: &OpenDirectory,
     delivery: &Delivery,
     index: usize,
-    throttle: Throttle,
+    throttle: SenderLimits,
     reading: &mut Reading,
 ) -> Result<(), Wait> {
     let parts = match envelope::decode(&delivery.payload) {
@@ -220,7 +220,7 @@ fn read_one(
         (peek, Disposition::Parked(reason)) => {
             let (throttled, pace) = match peek {
                 Ok(peek) if reason == ParkReason::Throttled => {
-                    (letters::senders(&peek), letters::pace(&peek, keys, throttle))
+                    (letters::senders(&peek), letters::pace(&peek, keys, &throttle))
                 }
                 _ => (Vec::new(), None),
             };

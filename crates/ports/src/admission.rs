@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use common::update::Provider;
 use common::{EventKey, Fingerprint, TenantId};
 
 use crate::Unavailable;
@@ -18,6 +19,33 @@ pub struct SenderLimit {
     pub max: u32,
     /// The window; it starts with a sender's first message.
     pub window: Duration,
+}
+
+/// What one sender may send, by provider.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SenderLimits {
+    /// Of Meta's senders.
+    pub meta: SenderLimit,
+    /// Of Twilio's.
+    pub twilio: SenderLimit,
+    /// Of the generic provider's.
+    pub generic: SenderLimit,
+}
+
+impl SenderLimits {
+    /// The same for all.
+    pub const fn all(limit: SenderLimit) -> Self {
+        Self { meta: limit, twilio: limit, generic: limit }
+    }
+
+    /// Of one provider's.
+    pub const fn of(&self, provider: Provider) -> SenderLimit {
+        match provider {
+            Provider::Meta => self.meta,
+            Provider::Twilio => self.twilio,
+            Provider::Generic => self.generic,
+        }
+    }
 }
 
 /// One update asking to be let in.

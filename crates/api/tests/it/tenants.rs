@@ -119,6 +119,21 @@ async fn an_offboarded_tenant_has_no_number_and_no_token_and_does_not_come_back(
 }
 
 #[actix_web::test]
+async fn what_the_next_start_would_set_back_does_not_change_here() {
+    let world = two_tenants().await;
+    let app = json!({"id": "from-configuration", "secrets": ["0123456789abcdef"], "verify_tokens": ["token"]});
+    assert_eq!(call(&world, Method::POST, "/api/apps", app).await.status, 201);
+    let uri = "/api/apps/from-configuration";
+    let rotation = json!({"secret": "fedcba9876543210"});
+    let refused = call(&world, Method::POST, &format!("{uri}/secrets"), rotation).await.problem(409);
+    assert!(refused["detail"].as_str().unwrap().contains("WHATSAPP_APP_SECRET"), "{refused}");
+    call(&world, Method::PUT, uri, json!({"verify_tokens": ["another"]})).await.problem(409);
+    call(&world, Method::DELETE, uri, Value::Null).await.problem(409);
+    let changed = call(&world, Method::PUT, uri, json!({"public_url": "https://hooks.example.com"})).await.json();
+    assert_eq!(changed["public_url"], "https://hooks.example.com");
+}
+
+#[actix_web::test]
 async fn a_secret_rotates_with_overlap_and_never_comes_out() {
     let world = two_tenants().await;
     let uri = "/api/apps/main/secrets";

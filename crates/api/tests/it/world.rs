@@ -73,6 +73,7 @@ impl World {
             prefix: "/api/v1/whatsapp-hardened".to_owned(),
             keys: Arc::new(move || Arc::clone(&ring)),
             clock: Arc::new(SystemClock),
+            configured_apps: vec!["from-configuration".to_owned()],
             admin_token: TOKEN.into(),
             metrics: None,
             readiness: self.readiness.clone(),

@@ -47,6 +47,7 @@ fn our_names_win_over_the_sources() {
     let config =
         load_env(&[("WEBHOOK_RATE_LIMIT_MAX", "7"), ("WHARF__INGRESS__SENDER_LIMIT_MAX", "8")]).config.unwrap();
     assert_eq!(config.ingress().sender_limits.twilio.max, 8);
+    assert_eq!(config.normalizer().throttle, config.ingress().sender_limits, "they are let go as they were held back");
 }
 
 #[test]

@@ -112,7 +112,7 @@ async fn on_request_it_goes_though_the_tenant_is_held_back() {
 
 #[tokio::test]
 async fn throttled_messages_go_at_the_pace_of_the_limit() {
-    let scene = Scene::with(|config| config.throttle.max = 2);
+    let scene = Scene::with(|config| config.throttle.meta.max = 2);
     for n in 1..=5 {
         let of_one = text(n).replace(&format!("4915100000{n:03}"), "4915100000001");
         park(&scene, "acme", ParkReason::Throttled, &webhook("messages", &[of_one])).await;

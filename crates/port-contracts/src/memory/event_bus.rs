@@ -188,7 +188,9 @@ impl EventBus for MemoryBackend {
             if messages.iter().any(refused) {
                 return false;
             }
-            messages.iter().for_each(|message| drop(self.publish_one(message.clone())));
+            for message in messages {
+                drop(self.publish_one(message.clone()));
+            }
             self.shared.bus.news.send_replace(());
             true
         };
