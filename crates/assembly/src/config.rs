@@ -356,6 +356,11 @@ impl Config {
         [meta, twilio, generic].into_iter().filter(|app| !app.secrets.is_empty()).collect()
     }
 
+    /// Whether webhooks are taken that nobody signed.
+    pub(crate) const fn takes_unsigned(&self) -> bool {
+        self.twilio.unsafe_skip_validation
+    }
+
     /// Whether there are settings of the outbound side, which is still to come.
     pub(crate) fn has_outbound_settings(&self) -> bool {
         let meta = !self.meta.access_token.expose_secret().is_empty() || !self.meta.phone_number_id.is_empty();

@@ -103,7 +103,13 @@ pub async fn serve(config: &Config, notes: &[String], jobs: Jobs) -> anyhow::Res
     if config.has_outbound_settings() {
         tracing::warn!("settings for sending messages are understood, but this version does not send");
     }
-    if config.mode == Mode::Production && jobs.has(Job::Gateway) && !config.listen.public.ip().is_loopback() {
+    if config.takes_unsigned() && jobs.has(Job::Gateway) {
+        tracing::error!(
+            "UNSAFE: webhooks without a signature are taken as Twilio's (twilio.unsafe_skip_validation); never in production"
+        );
+    }
+    let is_public = jobs.has(Job::Gateway) && !config.listen.public.ip().is_loopback();
+    if config.mode == Mode::Production && is_public && config.tls().is_none() {
         tracing::warn!("the public listener speaks plain HTTP; put a TLS proxy in front of it");
     }
     // Before anybody is told that it runs.

@@ -123,9 +123,12 @@ impl Front {
     }
 }
 
-/// The common names of a subject as proxies write it: `CN=name,O=…` (RFC 4514) or `/O=…/CN=name`.
+/// The common names of a subject as proxies write it: `CN=name,O=…` (RFC 4514) or `/O=…/CN=name`. None of one that holds
+/// escapes or quotes: what stands in them is a part of a value, and no name that is asked for needs them.
 fn common_names(subject: &str) -> impl Iterator<Item = &str> {
-    subject.split([',', '/', '+']).filter_map(|part| {
+    let subject = if subject.contains(['\\', '"', '#']) { "" } else { subject };
+    let separators: &[char] = if subject.starts_with('/') { &['/', '+'] } else { &[',', '+'] };
+    subject.split(separators).filter_map(|part| {
         let (key, value) = part.trim().split_once('=')?;
         key.trim().eq_ignore_ascii_case("cn").then(|| value.trim())
     })
@@ -142,6 +145,10 @@ mod tests {
             ("/C=US/O=Meta/CN=client.example.com", vec!["client.example.com"]),
             ("C=US, O=Meta, cn = client.example.com", vec!["client.example.com"]),
             ("O=CN,C=US", vec![]),
+            (r"CN=evil,O=x\,CN=client.example.com", vec![]),
+            (r#"CN=evil,O="x,CN=client.example.com""#, vec![]),
+            ("CN=evil,O=x/CN=client.example.com", vec!["evil"]),
+            ("/CN=evil/O=x,CN=client.example.com", vec!["evil"]),
             ("client.example.com", vec![]),
         ] {
             assert_eq!(common_names(subject).collect::<Vec<_>>(), expected, "{subject}");
