@@ -189,7 +189,10 @@ pub(crate) async fn guard(
         let problem = Problem::forbidden("this token's scope does not open this");
         return Ok(request.into_response(problem.error_response()));
     }
-    let action = route.is_logged.then(|| action(&state, &request, &caller, from, &pattern));
+    let action = match route.is_logged.then(|| action(&state, &request, &caller, from, &pattern)).transpose() {
+        Ok(action) => action,
+        Err(problem) => return Ok(request.into_response(problem.error_response())),
+    };
     request.extensions_mut().insert(caller);
     let Some(action) = action else { return Ok(next.call(request).await?.map_into_boxed_body()) };
     if let Err(error) = state.tokens.stored.begin_action(&action).await {
@@ -203,11 +206,22 @@ pub(crate) async fn guard(
     Ok(response)
 }
 
-fn action(state: &State, request: &ServiceRequest, caller: &Caller, source_ip: IpAddr, pattern: &str) -> Action {
+/// The action, or the answer to one whose path names what cannot be: an id that is written otherwise (`%61cme`) would reach
+/// its handler, and the log would not say what was changed.
+fn action(
+    state: &State,
+    request: &ServiceRequest,
+    caller: &Caller,
+    source_ip: IpAddr,
+    pattern: &str,
+) -> Result<Action, Problem> {
     // Before the handler is found the framework does not know them.
-    let of_path = |name: &str| parameter(pattern, request.path(), name).filter(|text| is_recordable(text));
-    let (tenant, target) = (of_path("tenant"), of_path("id").or(of_path("number")));
-    Action {
+    let of_path = |name: &str| match parameter(pattern, request.path(), name) {
+        Some(text) if !is_recordable(text) => Err(Problem::not_found()),
+        named => Ok(named),
+    };
+    let (tenant, target) = (of_path("tenant")?, of_path("id")?.or(of_path("number")?));
+    Ok(Action {
         id: Uuid::now_v7(),
         at: state.clock.now(),
         token: caller.token,
@@ -217,7 +231,7 @@ fn action(state: &State, request: &ServiceRequest, caller: &Caller, source_ip: I
         tenant: tenant.and_then(|text| text.parse().ok()).or_else(|| caller.tenant.clone()),
         source_ip,
         status: None,
-    }
+    })
 }
 
 /// The part of a path that stands where its pattern has `{name}`.
@@ -227,7 +241,7 @@ fn parameter<'p>(pattern: &str, path: &'p str, name: &str) -> Option<&'p str> {
     found.map(|(_, text)| text)
 }
 
-/// Ids are short and plain; anything else is not written down.
+/// Ids are short and plain.
 fn is_recordable(text: &str) -> bool {
     text.len() <= MAX_TARGET && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-_.:".contains(&byte))
 }
@@ -263,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_ids_are_written_down() {
+    fn only_plain_ids_can_be_written_down() {
         assert!(is_recordable("acme-1") && is_recordable("+14155550100"));
         assert!(!is_recordable("a b") && !is_recordable("é") && !is_recordable(&"a".repeat(65)));
     }

@@ -9,7 +9,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use actix_web::http::Uri;
-use common::directory::{App, Assignment, Directory, Entry, MAX_DEFAULT_APPS, Number, OpenDirectory, Tenant};
+use common::directory::{
+    App, Assignment, Directory, Entry, MAX_DEFAULT_APPS, Number, OpenDirectory, Tenant, TenantStatus,
+};
 use common::ids::WabaId;
 use common::keys::KeyRing;
 use common::update::Provider;
@@ -187,11 +189,18 @@ impl<'a> Plan<'a> {
 
     fn known_tenant(&mut self, place: String, text: &str) -> Option<TenantId> {
         let id = self.tenant_id(place.clone(), text)?;
-        if !self.tenants.contains(text) && self.current.tenant(&id).is_none() {
-            self.problem(place, "is neither in the document nor in the directory");
-            return None;
+        match self.current.tenant(&id) {
+            None if !self.tenants.contains(text) => {
+                self.problem(place, "is neither in the document nor in the directory");
+                None
+            }
+            // What came for it would be parked for ever.
+            Some(tenant) if tenant.status == TenantStatus::Offboarded => {
+                self.problem(place, "has left");
+                None
+            }
+            _ => Some(id),
         }
-        Some(id)
     }
 
     fn finish(mut self) -> Result<Vec<Entry>, Vec<FieldError>> {

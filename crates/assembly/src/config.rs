@@ -361,6 +361,12 @@ impl Config {
         self.twilio.unsafe_skip_validation
     }
 
+    /// Whether Twilio's signatures cannot be checked in single-tenant operation: they are of an address that nobody told.
+    pub(crate) fn lacks_public_url(&self) -> bool {
+        let is_told = given(&self.ingress.public_url).is_some() || given(&self.ingress.trusted_proxies).is_some();
+        self.mode == Mode::Production && !is_told && self.apps().iter().any(|app| app.provider == Provider::Twilio)
+    }
+
     /// Whether there are settings of the outbound side, which is still to come.
     pub(crate) fn has_outbound_settings(&self) -> bool {
         let meta = !self.meta.access_token.expose_secret().is_empty() || !self.meta.phone_number_id.is_empty();
@@ -407,6 +413,7 @@ impl Config {
             allowed,
             client_name: header.map(|header| (header, list(&self.listen.tls.client_names))),
             is_tls,
+            trusts_host: self.mode == Mode::Development,
         })
     }
 

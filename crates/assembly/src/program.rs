@@ -108,6 +108,11 @@ pub async fn serve(config: &Config, notes: &[String], jobs: Jobs) -> anyhow::Res
             "UNSAFE: webhooks without a signature are taken as Twilio's (twilio.unsafe_skip_validation); never in production"
         );
     }
+    if config.lacks_public_url() && jobs.has(Job::Gateway) {
+        tracing::warn!(
+            "Twilio signs the address that it sends to: without ingress.public_url (or the app's own) its webhooks are refused"
+        );
+    }
     let is_public = jobs.has(Job::Gateway) && !config.listen.public.ip().is_loopback();
     if config.mode == Mode::Production && is_public && config.tls().is_none() {
         tracing::warn!("the public listener speaks plain HTTP; put a TLS proxy in front of it");

@@ -55,10 +55,10 @@ impl EventStore for SqliteEventStore {
             let indices: Vec<usize> = (0..batch.updates.len()).collect();
             self.write_updates(&mut transaction, &batch.updates, &indices, &mut outcomes, &mut found).await?;
             let mut counted = Messages::default();
-            for (update, _) in
-                batch.updates.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == CommitOutcome::New)
-            {
-                counted.delivered(update);
+            // What was throttled was counted when it was parked.
+            if !rows::release(&mut transaction, &batch.released).await.map_err(unavailable)? {
+                let new = batch.updates.iter().zip(&outcomes).filter(|(_, outcome)| **outcome == CommitOutcome::New);
+                new.for_each(|(update, _)| counted.delivered(update));
             }
             rows::repeats(&mut transaction, &batch.updates, &outcomes, &mut counted).await.map_err(unavailable)?;
             rows::park(&mut transaction, &batch.parked, &mut counted).await.map_err(unavailable)?;
@@ -66,7 +66,6 @@ impl EventStore for SqliteEventStore {
             rows::raw_objects(&mut transaction, &batch.raw_objects).await.map_err(unavailable)?;
             rows::raw_pending(&mut transaction, &batch.raw_pending).await.map_err(unavailable)?;
             rows::finish(&mut transaction, &batch.finished).await.map_err(unavailable)?;
-            rows::release(&mut transaction, &batch.released).await.map_err(unavailable)?;
             rollups::messages(&mut transaction, &counted).await.map_err(unavailable)?;
             transaction.commit().await.map_err(unavailable)?;
             Ok(Committed { outcomes })

@@ -4,7 +4,7 @@
 //! last-value-per-key stream alike. [`OpenDirectory`] is the same with everything unwrapped and indexed, as a process
 //! uses it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -411,6 +411,12 @@ pub struct OpenDirectory {
     pub revision: u64,
     tenants: HashMap<TenantId, std::sync::Arc<TenantKeys>>,
     apps: BTreeMap<AppId, OpenApp>,
+    /// Those that paths without an app try, in order of id.
+    default_apps: Vec<AppId>,
+    /// By provider's account, in order of id.
+    accounts: HashMap<String, Vec<AppId>>,
+    /// Providers of which an app has a secret.
+    providers: BTreeSet<Provider>,
     numbers: HashMap<NumberId, Number>,
     wabas: HashMap<WabaId, Vec<NumberId>>,
     wildcards: HashMap<AppId, Number>,
@@ -431,7 +437,11 @@ impl OpenDirectory {
                     open.tenants.insert(tenant.id.clone(), std::sync::Arc::new(keys));
                 }
                 Entry::App(app) => {
-                    open.apps.insert(app.id.clone(), open_app(app, ring).map_err(failed)?);
+                    let opened = open_app(app, ring).map_err(failed)?;
+                    if !opened.signature_keys.is_empty() {
+                        open.providers.insert(app.provider);
+                    }
+                    open.apps.insert(app.id.clone(), opened);
                 }
                 Entry::Number(number) => match &number.id {
                     Some(id) => {
@@ -445,6 +455,14 @@ impl OpenDirectory {
                     }
                 },
                 Entry::SingleTenant(_) => {}
+            }
+        }
+        for app in open.apps.values() {
+            if app.default {
+                open.default_apps.push(app.id.clone());
+            }
+            if let Some(account) = &app.account {
+                open.accounts.entry(account.clone()).or_default().push(app.id.clone());
             }
         }
         Ok(open)
@@ -472,17 +490,23 @@ impl OpenDirectory {
 
     /// The apps that paths without an app try, in order of id.
     pub fn default_apps(&self, provider: Provider) -> impl Iterator<Item = &OpenApp> {
-        self.apps.values().filter(move |app| app.default && app.provider == provider)
+        self.default_apps.iter().filter_map(|id| self.apps.get(id)).filter(move |app| app.provider == provider)
+    }
+
+    /// The apps of a provider that a path names: by the app's id, or by the account that several may stand for.
+    pub fn named_apps(&self, provider: Provider, name: &str) -> impl Iterator<Item = &OpenApp> {
+        let of_account = self.accounts.get(name).into_iter().flatten().filter_map(|id| self.apps.get(id));
+        self.app(name).into_iter().chain(of_account).filter(move |app| app.provider == provider)
     }
 
     /// Whether any app of any provider has a secret.
     pub fn has_any_secrets(&self) -> bool {
-        Provider::ALL.into_iter().any(|provider| self.has_secrets(provider))
+        !self.providers.is_empty()
     }
 
     /// Whether any app of the provider has a secret.
     pub fn has_secrets(&self, provider: Provider) -> bool {
-        self.apps.values().any(|app| app.provider == provider && !app.signature_keys.is_empty())
+        self.providers.contains(&provider)
     }
 
     /// The owner of what app `app` signed for this number and WABA, as of `at`.

@@ -30,6 +30,9 @@ pub struct Front {
     pub client_name: Option<(String, Vec<String>)>,
     /// Whether this listener ends TLS.
     pub is_tls: bool,
+    /// Whether the `Host` header of a client says where a provider believed to send, if nothing else does. A request that
+    /// was signed for another place that has the same path could be sent here again.
+    pub trusts_host: bool,
 }
 
 impl std::fmt::Debug for Front {
@@ -40,6 +43,7 @@ impl std::fmt::Debug for Front {
             .field("needs_tls_proxy", &self.needs_tls_proxy)
             .field("client_name", &self.client_name)
             .field("is_tls", &self.is_tls)
+            .field("trusts_host", &self.trusts_host)
             .finish()
     }
 }
@@ -115,7 +119,7 @@ impl Front {
         });
         Target {
             scheme: if is_https { "https" } else { "http" },
-            host: proxied_host.or_else(|| text(HOST)).unwrap_or_default(),
+            host: proxied_host.or_else(|| text(HOST).filter(|_| self.trusts_host)),
             path_and_query: request.uri().path_and_query().map_or("/", |both| both.as_str()),
             basic,
             is_get,

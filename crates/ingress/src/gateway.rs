@@ -170,8 +170,8 @@ impl Gateway {
     /// `None` before the first directory.
     pub(crate) fn accepts_verify_token(&self, app: Option<&str>, token: &str) -> Option<bool> {
         let directory = (self.deps.directory)()?;
-        let mut apps = candidates(&directory, Provider::Meta, app);
-        Some(apps.by_ref().fold(false, |found, app| app.accepts_verify_token(token) | found))
+        let apps = candidates(&directory, Provider::Meta, app);
+        Some(apps.fold(false, |found, app| app.accepts_verify_token(token) | found))
     }
 
     /// Records a request that was answered before any body was looked at.

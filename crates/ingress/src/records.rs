@@ -6,6 +6,7 @@
 //! a number; then they merge too.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -107,6 +108,13 @@ impl Records {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let shift = records.len();
         records.append(&mut waiting.records);
+        if records.len() > MAX_WAITING {
+            // None of the places is right any more.
+            waiting.samples.clear();
+            waiting.addresses.clear();
+            waiting.records = fold(records);
+            return;
+        }
         waiting.records = records;
         for (_, last) in waiting.samples.values_mut() {
             *last += shift;
@@ -160,6 +168,36 @@ impl Records {
         }
         complete
     }
+}
+
+/// What makes records alike once their words are text.
+type Likeness = (String, Option<String>, Provider, SignatureStatus, u16, Outcome, bool, i64);
+
+fn likeness(record: &RequestRecord) -> Likeness {
+    let minute = record.received_at.as_secs().div_euclid(60);
+    let (endpoint, reason) = (record.endpoint.clone(), record.reason.clone());
+    let answer = (record.signature, record.http_status, record.outcome, record.suspicious);
+    (endpoint, reason, record.provider, answer.0, answer.1, answer.2, answer.3, minute)
+}
+
+/// Merges what is over the limit into those of the same kind; the first of a kind stays.
+fn fold(mut records: Vec<RequestRecord>) -> Vec<RequestRecord> {
+    let surplus = records.split_off(MAX_WAITING);
+    let mut places: HashMap<Likeness, usize> =
+        records.iter().enumerate().map(|(place, record)| (likeness(record), place)).collect();
+    for record in surplus {
+        match places.entry(likeness(&record)) {
+            Entry::Occupied(place) => {
+                metrics::counter!(names::RECORDS_MERGED).increment(1);
+                merge(&mut records[*place.get()], &record);
+            }
+            Entry::Vacant(place) => {
+                place.insert(records.len());
+                records.push(record);
+            }
+        }
+    }
+    records
 }
 
 /// Adds requests to a record of the same kind. Its time becomes that of all of them on average.
@@ -219,6 +257,26 @@ mod tests {
         let taken = records.take();
         assert_eq!(taken.len(), SAMPLES + 1);
         assert_eq!(taken.iter().map(|each| each.weight).sum::<u32>(), 10_001);
+    }
+
+    #[test]
+    fn what_comes_while_records_cannot_be_published_stays_within_the_limit() {
+        let records = Records::default();
+        let mut sent = 0;
+        for _ in 0..3 {
+            for _ in 0..=MAX_WAITING / 2 {
+                records.push(WORDS, record(Outcome::Accepted, 200));
+                sent += 1;
+            }
+            let taken = records.take();
+            // While they are on their way.
+            records.push(WORDS, record(Outcome::Refused, 403));
+            sent += 1;
+            records.put_back(taken);
+        }
+        let taken = records.take();
+        assert!(taken.len() <= MAX_WAITING + 2, "{}", taken.len());
+        assert_eq!(taken.iter().map(|each| each.weight).sum::<u32>(), sent);
     }
 
     #[test]

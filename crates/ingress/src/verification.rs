@@ -40,8 +40,8 @@ pub(crate) enum Refused {
 pub(crate) struct Target<'a> {
     /// `https` or `http`, as far as is known.
     pub(crate) scheme: &'a str,
-    /// The host that was asked for, with a port if there was one.
-    pub(crate) host: &'a str,
+    /// The host that was asked for, with a port if there was one; `None` if nobody who counts says.
+    pub(crate) host: Option<&'a str>,
     /// As they came over the wire.
     pub(crate) path_and_query: &'a str,
     /// The value of an `Authorization: Basic` header: what stood in the address before the host.
@@ -55,9 +55,9 @@ pub(crate) fn candidates<'d>(
     provider: Provider,
     app: Option<&str>,
 ) -> impl Iterator<Item = &'d OpenApp> {
-    let named = app.and_then(|id| directory.app(id)).filter(|app| app.provider == provider);
-    let defaults = app.is_none().then(|| directory.default_apps(provider).take(MAX_DEFAULT_APPS));
-    named.into_iter().chain(defaults.into_iter().flatten())
+    let named = app.map(|name| directory.named_apps(provider, name));
+    let defaults = app.is_none().then(|| directory.default_apps(provider));
+    named.into_iter().flatten().chain(defaults.into_iter().flatten()).take(MAX_DEFAULT_APPS)
 }
 
 /// Finds the app that signed the body. `skipped` are the providers whose signatures are not asked for, `public_url` is
@@ -130,9 +130,10 @@ fn twilio_app<'d>(
         signed.map_err(|_| MALFORMED)?
     };
     for app in apps {
-        let mut url = match app.public_url.as_deref().or(public_url) {
-            Some(origin) => origin.trim_end_matches('/').to_owned(),
-            None => format!("{}://{}", target.scheme, target.host),
+        let mut url = match (app.public_url.as_deref().or(public_url), target.host) {
+            (Some(origin), _) => origin.trim_end_matches('/').to_owned(),
+            (None, Some(host)) => format!("{}://{host}", target.scheme),
+            (None, None) => continue,
         };
         if let (Some(user), Some((scheme, host))) = (credentials(target.basic), url.split_once("://")) {
             url = format!("{scheme}://{user}@{host}");

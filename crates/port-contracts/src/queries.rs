@@ -129,8 +129,8 @@ fn record(at: Timestamp, stored: &[EventKey], duplicates: &[EventKey], processin
     }
 }
 
-/// Stores the load: 61 messages of one sender and 3 of another, of them two slow and three that came again; 3 more that
-/// were throttled; one that failed; forged requests; and a few of Twilio.
+/// Stores the load: 64 messages of one sender, 3 of which were throttled and let go, and 3 of another, of them two slow and
+/// three that came again; one that failed; forged requests; and a few of Twilio.
 pub async fn load(store: &dyn EventStore, log: &dyn RequestLog, now: Timestamp) {
     let at = received(now);
     let of = |n: u32, phone: &str| {
@@ -164,11 +164,14 @@ pub async fn load(store: &dyn EventStore, log: &dyn RequestLog, now: Timestamp) 
         sealed: Bytes::from_static(b"sealed"),
         message: Some(("wamid.66".to_owned(), Some(QUIET.to_owned()))),
     };
+    let envelope = throttled.envelope;
     let batch = Batch { updates, parked: vec![throttled], dead_letters: vec![failed], ..Batch::default() };
     // Twice, as it is after a crash between commit and acknowledgement.
     store.commit(batch.clone()).await.unwrap();
     store.commit(batch).await.unwrap();
     store.commit(Batch { updates: vec![of(62, QUIET)], ..Batch::default() }).await.unwrap();
+    let let_go = (71..=73).map(|n| of(n, BUSY)).collect();
+    store.commit(Batch { updates: let_go, released: vec![envelope], ..Batch::default() }).await.unwrap();
 
     // A hundred requests: 95 of 10 ms with a message or nothing, then two slow ones, then three forged ones.
     let later = at.plus(Duration::from_mins(1));
@@ -215,7 +218,7 @@ fn names(printed: &Printed) -> Vec<&str> {
 pub async fn check(now: Timestamp, has_intervals: bool, run: impl AsyncFn(&'static str) -> Printed) {
     if has_intervals {
         let recent = run(RECENT).await;
-        assert_eq!(recent.len(), 66);
+        assert_eq!(recent.len(), 69);
         let columns = "message_id webhook_source phone_number status response_time_ms duplicate_count created_at";
         assert_eq!(names(&recent).join(" "), columns);
         let twilio = cells(&recent, &["webhook_source", "status"]);

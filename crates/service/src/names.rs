@@ -91,7 +91,7 @@ pub fn describe() {
     describe_counter!(WAITING, "Times an envelope was put aside to wait for a key or for newer software.");
     describe_counter!(PAUSES, "Pauses of the normalizer, by what was down.");
     describe_histogram!(COMMIT_UPDATES, "Updates of one commit.");
-    describe_counter!(RAW_DEFERRED, "Raw payloads that could not go to the blob store at once.");
+    describe_counter!(RAW_DEFERRED, "Raw payloads that the blob store did not take; each try counts.");
     describe_gauge!(OLDEST_SECONDS, Unit::Seconds, "Age of the oldest unacknowledged message, by consumer.");
     describe_gauge!(DEPTH, "Unacknowledged messages, by consumer.");
     describe_counter!(OUTBOX_PUBLISHED, "Events published to the bus.");

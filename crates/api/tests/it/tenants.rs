@@ -88,6 +88,22 @@ async fn a_tenant_is_made_changed_listed_and_found() {
 }
 
 #[actix_web::test]
+async fn an_id_that_is_written_otherwise_reaches_nobody() {
+    let world = two_tenants().await;
+    call(&world, Method::DELETE, "/api/tenants/%61cme", Value::Null).await.problem(404);
+    assert_eq!(world.get("/api/tenants/acme").await.json()["status"], "active");
+}
+
+#[actix_web::test]
+async fn an_import_gives_nothing_to_a_tenant_who_has_left() {
+    let world = two_tenants().await;
+    call(&world, Method::DELETE, "/api/tenants/acme", Value::Null).await;
+    let import = json!({"numbers": [{"phone_number_id": "777", "app": "main", "tenant": "acme"}]});
+    let refused = call(&world, Method::POST, "/v1/directory/import", import).await;
+    assert!(refused.refused_fields()[0].starts_with("numbers[0].tenant"));
+}
+
+#[actix_web::test]
 async fn a_number_moves_and_is_released() {
     let world = two_tenants().await;
     let moved = call(&world, Method::PUT, "/api/tenants/globex/numbers/777", json!({"app": "main"})).await.json();

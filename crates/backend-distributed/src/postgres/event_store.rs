@@ -130,8 +130,11 @@ impl PostgresEventStore {
         let mut transaction = connection.begin_with(BEGIN).await?;
         let new = self.write_updates(&mut transaction, &batch.updates, &mut outcomes, &mut found, now).await?;
         let mut counted = Messages::default();
-        for new in &new {
-            counted.delivered(new.update);
+        // What was throttled was counted when it was parked.
+        if !work::release(&mut transaction, &batch.released).await? {
+            for new in &new {
+                counted.delivered(new.update);
+            }
         }
         keys::repeats(&mut transaction, &batch.updates, &outcomes, &mut counted).await?;
         work::park(&mut transaction, &batch.parked, &mut counted).await?;
@@ -139,7 +142,6 @@ impl PostgresEventStore {
         work::raw_objects(&mut transaction, &batch.raw_objects).await?;
         work::raw_pending(&mut transaction, &batch.raw_pending).await?;
         work::finish(&mut transaction, &batch.finished).await?;
-        work::release(&mut transaction, &batch.released).await?;
         rollups::messages(&mut transaction, &counted).await?;
         // Last, since from here on no other commit that makes events goes on.
         events::events(&mut transaction, &new).await?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use common::envelope::ParkReason;
 use common::event::EventType;
 use common::{EnvelopeId, EventKey, TenantId, Timestamp};
 use ports::event_store::{CommitOutcome, DeadLetter, Detail, NewUpdate, Parked, RawObject, RawPending, StatusDetail};
@@ -290,14 +291,17 @@ async fn take_turn(connection: &mut SqliteConnection, parked: &Parked) -> Result
     .map(|_| ())
 }
 
-pub(super) async fn release(connection: &mut SqliteConnection, envelopes: &[EnvelopeId]) -> Result<(), sqlx::Error> {
+/// Takes envelopes out of their parking place; whether one of them was throttled.
+pub(super) async fn release(connection: &mut SqliteConnection, envelopes: &[EnvelopeId]) -> Result<bool, sqlx::Error> {
+    let mut was_throttled = false;
     for envelope in envelopes {
-        sqlx::query("DELETE FROM parked WHERE envelope = ?")
+        let reason: Option<String> = sqlx::query_scalar("DELETE FROM parked WHERE envelope = ? RETURNING reason")
             .bind(envelope.0.as_bytes().to_vec())
-            .execute(&mut *connection)
+            .fetch_optional(&mut *connection)
             .await?;
+        was_throttled |= reason.is_some_and(|reason| reason == ParkReason::Throttled.as_str());
     }
-    Ok(())
+    Ok(was_throttled)
 }
 
 pub(super) async fn bury(

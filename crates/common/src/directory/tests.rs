@@ -116,3 +116,24 @@ fn entries_survive_serialisation() {
         assert!(!json.contains("\"s\""));
     }
 }
+
+#[test]
+fn a_path_names_an_app_by_its_id_or_by_its_account() {
+    let ring = ring();
+    let of = |id: &str, provider, account: Option<&str>| {
+        let made = App::create(app(id), provider, &["secret"], &[], &ring);
+        Entry::App(App { account: account.map(str::to_owned), default: id != "c", ..made })
+    };
+    let entries = vec![
+        of("a", Provider::Twilio, Some("AC1")),
+        of("b", Provider::Twilio, Some("AC1")),
+        of("c", Provider::Twilio, None),
+        of("d", Provider::Meta, None),
+    ];
+    let open = OpenDirectory::open(&directory(entries), &ring).unwrap();
+    let named = |name: &str| open.named_apps(Provider::Twilio, name).map(|app| app.id.as_str()).collect::<Vec<_>>();
+    assert_eq!((named("AC1"), named("c"), named("d"), named("AC2")), (vec!["a", "b"], vec!["c"], vec![], vec![]));
+    let defaults = |provider| open.default_apps(provider).map(|app| app.id.as_str()).collect::<Vec<_>>();
+    assert_eq!((defaults(Provider::Twilio), defaults(Provider::Meta)), (vec!["a", "b"], vec!["d"]));
+    assert!(open.has_secrets(Provider::Meta) && !open.has_secrets(Provider::Generic));
+}

@@ -27,11 +27,15 @@ fn setup() -> Setup {
 
 /// The header's line, as Twilio makes it: address, then names and values sorted by name.
 fn twilio_signature(target: &str, parameters: &[(&str, &str)]) -> String {
+    twilio_signature_at(PUBLIC, target, parameters)
+}
+
+fn twilio_signature_at(origin: &str, target: &str, parameters: &[(&str, &str)]) -> String {
     let mut sorted = parameters.to_vec();
     sorted.sort_unstable();
     let content: String = sorted.iter().flat_map(|(name, value)| [*name, *value]).collect();
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, AUTH_TOKEN.as_bytes());
-    let tag = hmac::sign(&key, format!("{PUBLIC}{target}{content}").as_bytes());
+    let tag = hmac::sign(&key, format!("{origin}{target}{content}").as_bytes());
     format!("X-Twilio-Signature: {}\r\n", STANDARD.encode(tag))
 }
 
@@ -101,6 +105,7 @@ fn messages_and_statuses_of_twilio_become_events_once() {
         };
     }
     assert_eq!(send_twilio(&wharf, "/webhooks/twilio/twilio", &status).status, 200);
+    assert_eq!(send_twilio(&wharf, &format!("/webhooks/twilio/{ACCOUNT}"), &status).status, 200, "or by its account");
     wharf.wait_for_message("SM00000000000000000000000000000001");
     let events = wharf.events_when(2);
     let mut told: Vec<_> = events.iter().map(crate::feed::Event::name).collect();
@@ -150,6 +155,17 @@ fn a_signature_of_twilio_holds_for_its_address_parameters_and_token() {
     wharf.wait_for_message("SM3");
     assert_eq!(wharf.settled_events().len(), 1);
     assert_eq!(wharf.metrics().count("wharf_ingress_envelopes_total", &["disposition=\"foreign-app\""]), 1);
+}
+
+#[test]
+fn what_twilio_signed_for_the_host_of_a_request_counts_in_development_only() {
+    for (mode, expected) in [("production", 403), ("development", 200)] {
+        let wharf = setup().set("WHARF__INGRESS__PUBLIC_URL", "").set("WHARF_MODE", mode).start();
+        let one = message("SM5");
+        let signature = twilio_signature_at("http://wharf", "/webhooks/twilio", &one);
+        let request = post("/webhooks/twilio", &format!("{FORM}{signature}"), encoded(&one).as_bytes());
+        assert_eq!(exchange(wharf.public(), &request).unwrap().status, expected, "{mode}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use common::envelope::ParkReason;
 use common::{EnvelopeId, NumberId};
 use ports::event_store::{Parked, RawObject, RawPending};
 use ports::statistics::rollup::Messages;
@@ -71,13 +72,17 @@ async fn take_turn(connection: &mut PgConnection, parked: &Parked) -> Result<(),
     .map(|_| ())
 }
 
-pub(super) async fn release(connection: &mut PgConnection, envelopes: &[EnvelopeId]) -> Result<(), sqlx::Error> {
+/// Takes envelopes out of their parking place; whether one of them was throttled.
+pub(super) async fn release(connection: &mut PgConnection, envelopes: &[EnvelopeId]) -> Result<bool, sqlx::Error> {
     if envelopes.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let rows = by_envelope(envelopes, |envelope| *envelope);
-    let ids = column(&rows, |envelope| envelope.0);
-    sqlx::query("DELETE FROM parked WHERE envelope = ANY($1)").bind(ids).execute(connection).await.map(|_| ())
+    let reasons: Vec<String> = sqlx::query_scalar("DELETE FROM parked WHERE envelope = ANY($1) RETURNING reason")
+        .bind(column(&rows, |envelope| envelope.0))
+        .fetch_all(connection)
+        .await?;
+    Ok(reasons.iter().any(|reason| reason == ParkReason::Throttled.as_str()))
 }
 
 pub(super) async fn raw_objects(connection: &mut PgConnection, objects: &[RawObject]) -> Result<(), sqlx::Error> {

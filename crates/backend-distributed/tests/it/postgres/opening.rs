@@ -12,6 +12,7 @@ async fn a_database_without_tables_is_refused_until_it_is_migrated() {
         "applied migration 3 (access)",
         "applied migration 4 (statistics)",
         "applied migration 5 (parking)",
+        "applied migration 6 (parked due)",
         "made 20 time partitions",
     ];
     assert_eq!(lines, expected);

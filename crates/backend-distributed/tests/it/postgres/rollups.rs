@@ -35,7 +35,7 @@ async fn the_statements_that_people_run_give_the_right_figures() {
     assert!((rows[0].p99_ms - view[0].get::<f64, _>(1)).abs() < 1e-6);
     let rows = statistics.processing(Some(Provider::Meta), since, until).await.unwrap();
     let seen: Vec<_> = rows.iter().map(|row| (row.status.as_str(), row.messages, row.duplicates, row.errors)).collect();
-    assert_eq!(seen, [("completed", 64, 3, 0), ("failed", 1, 0, 1)]);
+    assert_eq!(seen, [("completed", 67, 3, 0), ("failed", 1, 0, 1)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
