@@ -1,10 +1,12 @@
 //! One process of Wharf, on addresses that it keeps over its deaths.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use crate::http;
 use crate::wait;
@@ -88,13 +90,16 @@ impl Drop for Job {
 }
 
 /// An address that nobody listens on, below those from which the system takes ports of outgoing connections (and of the
-/// tests' servers): while a process is dead, nobody gets its port by chance, not even whoever tries to connect to it.
+/// tests' servers): while a process is dead, nobody gets its port by chance, not even whoever tries to connect to it. Nor
+/// is it given twice before anybody listens on it.
 fn free_address() -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap();
     let (first, count) = (10_000, 10_000);
     let start = RandomState::new().hash_one(std::process::id());
     let port = (0..count).find_map(|step| {
         let port = u16::try_from(first + start.wrapping_add(step) % count).ok()?;
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|_| port)
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok().filter(|_| given.insert(port)).map(|_| port)
     });
     SocketAddr::from((Ipv4Addr::LOCALHOST, port.expect("a free port")))
 }
