@@ -78,6 +78,7 @@ async fn open(state: &State, caller: &Caller, sealed: &Bytes) -> Result<HttpResp
         disposition: match header.disposition {
             Disposition::Deliver => "deliver".to_owned(),
             Disposition::Parked(reason) => format!("parked ({})", reason.as_str()),
+            Disposition::Refused => "refused".to_owned(),
         },
         source_ip: header.source_ip.to_string(),
         updates: header.updates,

@@ -25,6 +25,7 @@ use service::telemetry::LogFormat;
 use service::tls::TlsFiles;
 
 use crate::jobs::{Job, Jobs};
+use crate::listeners;
 
 /// The documented defaults, which are also the schema.
 pub const DEFAULTS: &str = include_str!("config/defaults.toml");
@@ -174,6 +175,9 @@ pub(crate) struct Ingress {
     deadline_ms: u64,
     global_limit_per_second: u32,
     per_ip_limit_per_second: u32,
+    connections_per_ip: usize,
+    tenant_limit_per_second: u32,
+    keep_refused_per_minute: u32,
     sender_limit_max: u32,
     sender_limit_max_twilio: u32,
     sender_limit_max_generic: u32,
@@ -417,6 +421,11 @@ impl Config {
         })
     }
 
+    /// How many connections one address may have: what is set, and never more than half of all there can be.
+    pub(crate) fn connections_per_address(&self) -> usize {
+        self.ingress.connections_per_ip.min(listeners::places() / 2)
+    }
+
     /// The gateway's part, but who may come.
     pub(crate) fn ingress(&self) -> ingress::Config {
         let section = &self.ingress;
@@ -426,6 +435,8 @@ impl Config {
             deadline: Duration::from_millis(section.deadline_ms),
             global_limit_per_second: section.global_limit_per_second,
             per_ip_limit_per_second: section.per_ip_limit_per_second,
+            tenant_limit_per_second: std::num::NonZero::new(section.tenant_limit_per_second),
+            keep_refused_per_minute: section.keep_refused_per_minute,
             sender_limits: self.sender_limits(),
             max_event_age: Duration::from_secs(section.max_event_age_hours.saturating_mul(3600)),
             prefix: section.prefix.clone(),

@@ -11,6 +11,7 @@ use common::{Clock, SystemClock};
 use ingress::Front;
 use secrecy::SecretString;
 use service::Tasks;
+use service::connections::Connections;
 use service::directory::DirectoryWatch;
 use service::health::{Readiness, health_routes, metrics_route};
 use service::telemetry::Metrics;
@@ -21,7 +22,7 @@ use crate::bootstrap::{self, AdminToken};
 use crate::config::Config;
 use crate::directory;
 use crate::jobs::{Job, Jobs};
-use crate::listeners::{DRAIN, Listeners};
+use crate::listeners::{DRAIN, Listener, Listeners};
 use crate::probes::Probe;
 
 /// A running process.
@@ -166,6 +167,7 @@ async fn begin(
         normalizer::start(config.normalizer(), deps, tasks, ports.bell.clone());
     }
     let front = if opened.gateway.is_some() { config.front(tasks)? } else { Front::default() };
+    let connections = Connections::new(config.connections_per_address(), front.trusted_proxies.clone());
     let gateway = opened.gateway.as_ref().map(|ports| {
         let deps = ingress::Deps {
             bus: opened.bus.clone(),
@@ -186,7 +188,9 @@ async fn begin(
         let (routes, health) = (ingress::routes(gateway), health.clone());
         let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let tls = config.tls().map(|files| Tls::start(files, tasks)).transpose().context("cannot use TLS")?;
-        let serve = listeners.serve("public", config.listen.public, workers, tls.as_deref(), move |app| {
+        let (address, tls) = (config.listen.public, tls.as_deref());
+        let listener = Listener { name: "public", address, workers, tls, connections: Some(connections) };
+        let serve = listeners.serve(listener, move |app| {
             routes(app);
             health(app);
             app.default_service(web::to(ingress::not_found));
@@ -215,14 +219,19 @@ async fn begin(
             metrics: Some(metrics.clone()),
             readiness: readiness.clone(),
         });
-        addresses.api = Some(listeners.serve("API", config.listen.api, 1, None, routes)?);
+        addresses.api = Some(listeners.serve(inner("API", config.listen.api), routes)?);
     }
     let metrics = metrics_route(metrics);
-    addresses.admin = listeners.serve("admin", config.listen.admin, 1, None, move |app| {
+    addresses.admin = listeners.serve(inner("admin", config.listen.admin), move |app| {
         health(app);
         metrics(app);
     })?;
     Ok(Begun { addresses, token, key_file: config.key_file(), key_file_is_new, readiness, directory: watch })
+}
+
+/// A listener that few reach.
+fn inner(name: &'static str, address: SocketAddr) -> Listener<'static> {
+    Listener { name, address, workers: 1, tls: None, connections: None }
 }
 
 /// Whether the bus does its work: as the gateway finds it, else whether it is connected. The API runs without it.

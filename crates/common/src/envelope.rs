@@ -82,6 +82,8 @@ pub enum Disposition {
     Deliver,
     /// Keep it and hand it out only when released.
     Parked(ParkReason),
+    /// Its signature was not accepted. It can be looked at as long as raw webhooks are kept, and nothing else.
+    Refused,
 }
 
 /// Which queue an envelope waits in, so that bulk history never delays live traffic.

@@ -1,5 +1,6 @@
 //! What can be set about the gateway.
 
+use std::num::NonZero;
 use std::time::Duration;
 
 use common::update::Provider;
@@ -20,6 +21,10 @@ pub struct Config {
     pub global_limit_per_second: u32,
     /// Requests per second from one address, verified or not.
     pub per_ip_limit_per_second: u32,
+    /// Verified webhooks per second of one tenant; `None` is as many as of all together.
+    pub tenant_limit_per_second: Option<NonZero<u32>>,
+    /// Webhooks with a wrong signature that are kept in a minute, for those who look why.
+    pub keep_refused_per_minute: u32,
     /// New messages of one sender per window, for each provider; what is over is parked.
     pub sender_limits: SenderLimits,
     /// Updates older than this are parked: Meta retries for 7 days.
@@ -48,6 +53,8 @@ impl Default for Config {
             deadline: Duration::from_millis(1800),
             global_limit_per_second: 500,
             per_ip_limit_per_second: 50,
+            tenant_limit_per_second: None,
+            keep_refused_per_minute: 0,
             sender_limits: SenderLimits::all(SenderLimit { max: 100, window: Duration::from_hours(1) }),
             max_event_age: Duration::from_hours(8 * 24),
             admission_budget: Duration::from_millis(20),

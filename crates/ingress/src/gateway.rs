@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::http::header::HeaderMap;
 use bytes::Bytes;
 use common::directory::OpenDirectory;
 use common::envelope::{Disposition, Lane, ParkReason};
@@ -12,15 +13,16 @@ use common::trace::TraceContext;
 use common::update::Provider;
 use common::{AppId, Clock, RequestId, Timestamp};
 use ports::admission::{Admission, Candidate, Remembered, Verdict};
-use ports::event_bus::{EventBus, PublishError, Stream};
+use ports::event_bus::{EventBus, Outgoing, PublishError, Stream};
 use service::{Tasks, names};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::alarm::{Alarm, Ringing};
+use crate::alarm::{Alarm, Ringing, Watch};
 use crate::answer::Answer;
 use crate::breaker::Breaker;
 use crate::config::Config;
+use crate::evidence;
 use crate::limits::{Limits, RetryAfter};
 use crate::meters::Meters;
 use crate::plan::{self, Envelopes, Planned, Request};
@@ -31,6 +33,8 @@ use crate::verification::{Refused, Target, candidates, verify};
 const LARGE_BODY: usize = 128 << 10;
 /// Batches of keys to remember that may wait; more are not remembered, which only costs work.
 const REMEMBER_QUEUE: usize = 10_000;
+/// Refused webhooks that wait to be kept.
+const REFUSED_QUEUE: usize = 16;
 /// Messages of one request whose keys its record carries; Meta sends at most 1000 updates.
 const MAX_RECORDED_MESSAGES: usize = 2000;
 /// Between two looks at a bus that does not answer.
@@ -64,9 +68,11 @@ pub struct Gateway {
     pub(crate) limits: Limits,
     breaker: Breaker,
     alarm: Alarm,
+    watch: Watch,
     records: Records,
     meters: Meters,
     remember: mpsc::Sender<Vec<Remembered>>,
+    refused: mpsc::Sender<Outgoing>,
 }
 
 /// A webhook as it came in, its body read.
@@ -79,6 +85,7 @@ pub(crate) struct Incoming<'a> {
     pub(crate) endpoint: &'static str,
     /// Every signature header that was sent, of any provider.
     pub(crate) signatures: Vec<(Provider, &'a [u8])>,
+    pub(crate) headers: &'a HeaderMap,
     pub(crate) content_type: Option<&'a str>,
     pub(crate) target: Target<'a>,
     pub(crate) body: Bytes,
@@ -86,6 +93,16 @@ pub(crate) struct Incoming<'a> {
     pub(crate) trace: TraceContext,
     /// When the last byte of the body arrived.
     pub(crate) read_at: Instant,
+}
+
+impl Incoming<'_> {
+    /// Whose webhook it claims to be, if it claims to be one provider's.
+    pub(crate) fn claimed(&self) -> Option<Provider> {
+        self.provider.or(match self.signatures[..] {
+            [(provider, _)] => Some(provider),
+            _ => None,
+        })
+    }
 }
 
 /// What is found out on the way, for the record.
@@ -109,6 +126,7 @@ impl Gateway {
     /// Starts the gateway's background work.
     pub fn start(config: Config, deps: Deps, tasks: &Tasks) -> Arc<Self> {
         let (remember, queue) = mpsc::channel(REMEMBER_QUEUE);
+        let (refused, evidence) = mpsc::channel(REFUSED_QUEUE);
         let gateway = Arc::new(Self {
             limits: Limits::new(
                 config.per_ip_limit_per_second,
@@ -117,13 +135,16 @@ impl Gateway {
             ),
             breaker: Breaker::default(),
             alarm: Alarm::default(),
+            watch: Watch::default(),
             records: Records::default(),
             meters: Meters::new(),
             remember,
+            refused,
             config,
             deps,
         });
         tasks.spawn("remember", remember_keys(gateway.deps.admission.clone(), queue, tasks.clone()));
+        tasks.spawn("keep-refused", keep_refused(gateway.deps.bus.clone(), evidence, tasks.clone()));
         let (own, stopping) = (gateway.clone(), tasks.clone());
         tasks.spawn("request-records", async move {
             loop {
@@ -131,6 +152,7 @@ impl Gateway {
                     () = stopping.stopping() => break,
                     () = tokio::time::sleep(own.config.record_interval) => {}
                 }
+                own.ring();
                 if !own.records.flush(&own.deps.bus).await {
                     tracing::warn!("request records wait: the bus does not take them");
                 }
@@ -159,6 +181,15 @@ impl Gateway {
             }
         });
         gateway
+    }
+
+    /// Says what of the last five minutes somebody should know of.
+    fn ring(&self) {
+        for alert in self.watch.look(self.deps.clock.monotonic()) {
+            metrics::counter!(names::ALERTS, "alert" => alert.name).increment(1);
+            let (count, of) = (alert.count, alert.of);
+            tracing::error!(alert = alert.name, count, of, "ALERT: in the last five minutes {count} {}", alert.text);
+        }
     }
 
     /// Whether the bus takes envelopes, as far as can be told without one.
@@ -214,7 +245,7 @@ impl Gateway {
         };
         let config = &self.config;
         let verified =
-            verify(&directory, &incoming, &config.unsigned, config.public_url.as_deref(), self.deps.clock.now());
+            verify(&directory, &incoming, &config.unsigned, config.public_url.as_deref(), self.deps.clock.now()).await;
         let verified = match verified {
             Ok(verified) => verified,
             Err(Refused::NotConfigured) => {
@@ -234,6 +265,7 @@ impl Gateway {
                         "security: a webhook's signature is not accepted"
                     );
                 }
+                self.keep(&directory, &incoming, status);
                 return Answer::refused(403, "signature");
             }
         };
@@ -277,6 +309,22 @@ impl Gateway {
         Answer::later(503, "deadline", RETRY_AFTER)
     }
 
+    /// Keeps a webhook whose signature is not accepted, if that is switched on. Nobody waits for it.
+    fn keep(&self, directory: &OpenDirectory, incoming: &Incoming<'_>, status: SignatureStatus) {
+        let (config, clock) = (&self.config, &self.deps.clock);
+        if !self.limits.may_keep_refused(config.keep_refused_per_minute, clock.monotonic()) {
+            return;
+        }
+        let at = received_at(&**clock, incoming.read_at);
+        let kept = evidence::envelope(directory, incoming, status, config.public_url.as_deref(), at);
+        if let Some((id, envelope)) = kept
+            && self.refused.try_send(envelope).is_ok()
+        {
+            let raw_payload_ref = id.raw_payload_ref();
+            tracing::warn!(request.id = %incoming.request, raw_payload_ref, "a refused webhook is kept; `wharf raw show`");
+        }
+    }
+
     async fn store(&self, directory: &Arc<OpenDirectory>, request: Request, body: Bytes, trail: &mut Trail) -> Answer {
         if body.len() > LARGE_BODY {
             return self.store_large(directory.clone(), request, body, trail).await;
@@ -286,6 +334,9 @@ impl Gateway {
             Err(plan::Incomplete) => return Answer::later(503, "not-ready", RETRY_AFTER),
         };
         note(request.id, &planned, trail);
+        if let Err(answer) = self.admit_tenant(trail) {
+            return answer;
+        }
         let verdicts = self.admit(request.provider, planned.candidates()).await;
         note_messages(planned.messages(), &verdicts, trail);
         if is_known(planned.count(), &verdicts) {
@@ -320,6 +371,9 @@ impl Gateway {
             return Answer::later(503, "not-ready", RETRY_AFTER);
         };
         *trail = Trail { signature: trail.signature, provider: trail.provider, app: trail.app.take(), ..noted };
+        if let Err(answer) = self.admit_tenant(trail) {
+            return answer;
+        }
         let count = candidates.len();
         let verdicts = self.admit(request.provider, candidates).await;
         note_messages(messages.iter().map(|(index, tenant, key)| (*index, tenant, *key)), &verdicts, trail);
@@ -338,6 +392,17 @@ impl Gateway {
         }
     }
 
+    /// Checks the limit of the tenant of the first update, if there is one.
+    fn admit_tenant(&self, trail: &mut Trail) -> Result<(), Answer> {
+        let (Some(limit), Some(tenant)) = (self.config.tenant_limit_per_second, &trail.tenant) else { return Ok(()) };
+        let admitted = self.limits.admit_tenant(tenant, limit.get(), self.deps.clock.monotonic());
+        admitted.map_err(|RetryAfter(seconds)| {
+            // Nothing is parked.
+            trail.reason = None;
+            Answer::over(limit.get(), "tenant-limit", seconds)
+        })
+    }
+
     /// Asks admission within its budget; without an answer everything is new.
     async fn admit(&self, provider: Provider, candidates: Vec<Candidate>) -> Vec<Verdict> {
         if candidates.is_empty() {
@@ -353,6 +418,7 @@ impl Gateway {
         };
         let known = verdicts.iter().filter(|verdict| verdict.known).count();
         let throttled = verdicts.iter().filter(|verdict| verdict.over_limit).count();
+        self.watch.admitted(verdicts.len() as u64, known as u64, throttled as u64);
         self.meters.known.increment(known as u64);
         self.meters.throttled.increment(throttled as u64);
         self.meters.new.increment((verdicts.len() - known - throttled) as u64);
@@ -366,6 +432,7 @@ impl Gateway {
         let mut refused = false;
         for (answer, disposition) in published.iter().zip(&dispositions) {
             match (answer, disposition) {
+                (Ok(_), Disposition::Refused) => {}
                 (Ok(_), Disposition::Deliver) => self.meters.delivered.increment(1),
                 (Ok(_), Disposition::Parked(reason)) => {
                     metrics::counter!(names::ENVELOPES, "disposition" => reason.as_str()).increment(1);
@@ -421,10 +488,11 @@ impl Gateway {
         };
         let provider = trail.provider.unwrap_or(Provider::Meta);
         self.meters.answered(provider, answer.status, signature, took);
+        self.watch.answered(answer.status, took);
         let failed =
             matches!(signature, SignatureStatus::Invalid | SignatureStatus::Missing | SignatureStatus::Malformed);
         if let Some(Ringing { failures, requests }) = self.alarm.count(failed, self.deps.clock.monotonic()) {
-            metrics::counter!(names::SIGNATURE_ALARMS).increment(1);
+            metrics::counter!(names::ALERTS, "alert" => "signatures").increment(1);
             tracing::error!(
                 failures,
                 requests,
@@ -522,6 +590,22 @@ fn note_messages<'m>(
         let list = &mut trail.messages[position];
         // What travels on although it is known is counted by the database.
         if all_known { list.duplicates.push(key) } else { list.stored.push(key) }
+    }
+}
+
+/// Publishes refused webhooks that are kept. What the bus does not take is not kept.
+async fn keep_refused(bus: Arc<dyn EventBus>, mut queue: mpsc::Receiver<Outgoing>, tasks: Tasks) {
+    loop {
+        let envelope = tokio::select! {
+            next = queue.recv() => match next {
+                Some(envelope) => envelope,
+                None => return,
+            },
+            () = tasks.stopping() => return,
+        };
+        if bus.publish(vec![envelope]).await.iter().any(Result::is_err) {
+            tracing::warn!("a refused webhook could not be kept: the bus does not take it");
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use common::trace::TraceContext;
 use common::update::Provider;
 use futures_util::StreamExt as _;
 use providers::meta::verification;
+use providers::twilio;
 use service::names;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -24,6 +25,9 @@ use crate::verification::HEADERS;
 
 /// The largest body of a provider that sends one message at a time, in bytes.
 const SMALL_BODY: usize = 256 << 10;
+/// The largest form, in bytes. Twilio signs all of it after each spelling of the address, so it is what costs most to check;
+/// a message has at most 1600 characters.
+const FORM: usize = 64 << 10;
 
 /// A path that webhooks come to.
 #[derive(Clone, Copy)]
@@ -151,6 +155,7 @@ async fn receive(request: HttpRequest, payload: web::Payload, gateway: Data<Gate
     let trace = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
     let trace = TraceContext::continue_or_fresh(trace);
     let limit = match provider {
+        Some(Provider::Twilio) if is_form(&request) => gateway.config.max_body_bytes.min(FORM),
         Some(Provider::Twilio | Provider::Generic) => gateway.config.max_body_bytes.min(SMALL_BODY),
         Some(Provider::Meta) | None => gateway.config.max_body_bytes,
     };
@@ -174,7 +179,8 @@ async fn receive(request: HttpRequest, payload: web::Payload, gateway: Data<Gate
         app: request.match_info().get("app"),
         endpoint: door.endpoint,
         signatures,
-        content_type: request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()),
+        headers: request.headers(),
+        content_type: content_type(&request),
         target: gateway.config.front.target(&request, is_get),
         body,
         source_ip,
@@ -191,6 +197,14 @@ async fn receive(request: HttpRequest, payload: web::Payload, gateway: Data<Gate
     );
     let (answer, provider) = gateway.receive(incoming).instrument(span).await;
     answer.respond(id, provider)
+}
+
+fn content_type(request: &HttpRequest) -> Option<&str> {
+    request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok())
+}
+
+fn is_form(request: &HttpRequest) -> bool {
+    content_type(request).is_some_and(twilio::signature::is_form)
 }
 
 /// The signatures of a request, of whatever provider.
@@ -251,14 +265,20 @@ async fn read(payload: Payload, gateway: &Gateway, limit: usize) -> Result<(Byte
     read.unwrap_or_else(|_| Err(Answer::refused(408, "body-timeout")))
 }
 
-async fn method_not_allowed(request: HttpRequest) -> HttpResponse {
+async fn method_not_allowed(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
     let door = door(&request);
-    let mut response = Answer::refused(405, "method").respond(RequestId::fresh(), door.usual());
+    let mut response = nowhere(&request, &gateway, Answer::refused(405, "method"), door.usual());
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(door.methods()));
     response
 }
 
 /// Any other path.
-pub async fn not_found() -> HttpResponse {
-    Answer::refused(404, "not-found").respond(RequestId::fresh(), Provider::Meta)
+pub async fn not_found(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse {
+    nowhere(&request, &gateway, Answer::refused(404, "not-found"), Provider::Meta)
+}
+
+/// What leads nowhere counts for its address like everything else.
+fn nowhere(request: &HttpRequest, gateway: &Gateway, answer: Answer, provider: Provider) -> HttpResponse {
+    let client = gateway.config.front.client(request);
+    gateway.admit_ip(client).err().unwrap_or(answer).respond(RequestId::fresh(), provider)
 }

@@ -1,4 +1,4 @@
-//! Request limits in the process: per address (every request counts) and global (verified ones count).
+//! Request limits in the process: per address (every request counts), global and per tenant (verified ones count).
 //!
 //! Windows of one second that begin with the first request: so many pass, the next is refused until the window ends.
 //! A smoothing limiter would let more through when requests come slowly, and "the 51st in a second" would mean nothing.
@@ -10,6 +10,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use common::TenantId;
+use service::connections::party;
 
 const WINDOW: Duration = Duration::from_secs(1);
 const SHARDS: usize = 32;
@@ -27,6 +30,9 @@ pub(crate) struct Limits {
     per_address: u32,
     verified: Mutex<Window>,
     per_second: u32,
+    /// No more than the directory has tenants.
+    tenants: Mutex<HashMap<TenantId, Window>>,
+    refused: Mutex<Window>,
     warnings: Mutex<Window>,
     suppressed: AtomicUsize,
     buffered: AtomicUsize,
@@ -68,11 +74,19 @@ struct Window {
 
 impl Window {
     fn has_ended(&self, now: Duration) -> bool {
-        self.started.is_none_or(|started| now >= started + WINDOW)
+        self.has_lasted(WINDOW, now)
+    }
+
+    fn has_lasted(&self, length: Duration, now: Duration) -> bool {
+        self.started.is_none_or(|started| now >= started + length)
     }
 
     fn admit(&mut self, max: u32, now: Duration) -> Result<(), RetryAfter> {
-        if self.has_ended(now) {
+        self.admit_in(WINDOW, max, now)
+    }
+
+    fn admit_in(&mut self, length: Duration, max: u32, now: Duration) -> Result<(), RetryAfter> {
+        if self.has_lasted(length, now) {
             *self = Self { started: Some(now), count: 0 };
         }
         if self.count >= max {
@@ -94,6 +108,8 @@ impl Limits {
             per_address,
             verified: Mutex::default(),
             per_second,
+            tenants: Mutex::default(),
+            refused: Mutex::default(),
             warnings: Mutex::default(),
             suppressed: AtomicUsize::new(0),
             buffered: AtomicUsize::new(0),
@@ -104,13 +120,7 @@ impl Limits {
 
     /// Counts a request of an address. IPv6 counts by /64, the least that one party has.
     pub(crate) fn admit_ip(&self, ip: IpAddr, now: Duration) -> Result<(), RetryAfter> {
-        let key = match ip {
-            IpAddr::V6(six) => {
-                let segments = six.segments();
-                IpAddr::V6([segments[0], segments[1], segments[2], segments[3], 0, 0, 0, 0].into())
-            }
-            four @ IpAddr::V4(_) => four,
-        };
+        let key = party(ip);
         let shard = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
         let mut shard = self.addresses[shard].lock().unwrap_or_else(PoisonError::into_inner);
         shard.window(key, now).admit(self.per_address, now)
@@ -119,6 +129,21 @@ impl Limits {
     /// Counts a verified request.
     pub(crate) fn admit_verified(&self, now: Duration) -> Result<(), RetryAfter> {
         admit(&self.verified, self.per_second, now)
+    }
+
+    /// Counts a verified request of a tenant.
+    pub(crate) fn admit_tenant(&self, tenant: &TenantId, max: u32, now: Duration) -> Result<(), RetryAfter> {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        match tenants.get_mut(tenant) {
+            Some(window) => window.admit(max, now),
+            None => tenants.entry(tenant.clone()).or_default().admit(max, now),
+        }
+    }
+
+    /// Whether one more webhook of this minute with a wrong signature may be kept.
+    pub(crate) fn may_keep_refused(&self, max: u32, now: Duration) -> bool {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        max > 0 && refused.admit_in(Duration::from_mins(1), max, now).is_ok()
     }
 
     /// Whether a warning may be logged now; then how many were not since the last one.
@@ -192,6 +217,18 @@ mod tests {
         assert!(limits.admit_ip(ip("2001:db8::1"), Duration::ZERO).is_ok());
         assert!(limits.admit_ip(ip("2001:db8::2"), Duration::ZERO).is_err());
         assert!(limits.admit_ip(ip("2001:db8:0:1::1"), Duration::ZERO).is_ok());
+    }
+
+    #[test]
+    fn a_tenant_has_its_own_second_and_what_is_refused_its_own_minute() {
+        let limits = Limits::new(1, 1, 10);
+        let (one, other) = (TenantId::new("one").unwrap(), TenantId::new("other").unwrap());
+        assert!(limits.admit_tenant(&one, 1, Duration::ZERO).is_ok());
+        assert_eq!(limits.admit_tenant(&one, 1, SLOWLY), Err(RetryAfter(1)));
+        assert!(limits.admit_tenant(&other, 1, SLOWLY).is_ok());
+        assert!(limits.admit_tenant(&one, 1, WINDOW).is_ok());
+        let kept = (0..120).filter(|second| limits.may_keep_refused(2, WINDOW * *second)).count();
+        assert_eq!((kept, limits.may_keep_refused(0, WINDOW * 200)), (4, false));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Who signed a webhook: one signature header, of the provider's own kind, over the raw bytes, under a secret of the app in
 //! the path, or of one of the default apps. What matches is the app.
+//!
+//! Anybody may send what is to be checked, so what a check costs is bounded: by the number of keys, and large bodies let
+//! other webhooks go between two of them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,6 +11,8 @@ use common::directory::{MAX_DEFAULT_APPS, OpenApp, OpenDirectory};
 use common::record::SignatureStatus;
 use common::update::Provider;
 use providers::{generic, meta, twilio};
+use ring::hmac;
+use serde::Serialize;
 
 use crate::gateway::Incoming;
 
@@ -25,6 +30,13 @@ pub(crate) struct Verified<'d> {
     /// Valid, or skipped by the switch for it.
     pub(crate) signature: SignatureStatus,
 }
+
+/// An app, and one of its keys.
+type AppKey<'d> = (&'d OpenApp, &'d hmac::Key);
+
+/// Bodies over this size let others go after each key. HMAC-SHA1 over four addresses' spellings with a form of this size
+/// takes a tenth of a millisecond, one HMAC-SHA256 a third of that.
+const LONG_CHECK: usize = 16 << 10;
 
 /// Why a sender is not accepted.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,7 +74,7 @@ pub(crate) fn candidates<'d>(
 
 /// Finds the app that signed the body. `skipped` are the providers whose signatures are not asked for, `public_url` is
 /// where they believe to send unless the app says otherwise.
-pub(crate) fn verify<'d>(
+pub(crate) async fn verify<'d>(
     directory: &'d OpenDirectory,
     incoming: &Incoming<'_>,
     skipped: &[Provider],
@@ -93,13 +105,15 @@ pub(crate) fn verify<'d>(
     let app = match provider {
         Provider::Meta => {
             let tag = meta::signature::parse(value).map_err(|_| Refused::Signature(SignatureStatus::Malformed))?;
-            meta::signature::signed_by(&tag, &incoming.body, keys(apps, at))
+            let signed_by = |key| meta::signature::signed_by(&tag, &incoming.body, [key]);
+            first(keys(apps, at), &incoming.body, signed_by).await
         }
         Provider::Generic => {
             let tag = generic::signature::parse(value).map_err(|_| Refused::Signature(SignatureStatus::Malformed))?;
-            generic::signature::signed_by(&tag, &incoming.body, keys(apps, at))
+            let signed_by = |key| generic::signature::signed_by(&tag, &incoming.body, [key]);
+            first(keys(apps, at), &incoming.body, signed_by).await
         }
-        Provider::Twilio => twilio_app(incoming, value, apps, public_url, at)?,
+        Provider::Twilio => twilio_app(directory, incoming, value, apps, public_url, at).await?,
     };
     let app = app.ok_or(Refused::Signature(SignatureStatus::Invalid))?;
     Ok(Verified { app, provider, signature: SignatureStatus::Valid })
@@ -108,12 +122,30 @@ pub(crate) fn verify<'d>(
 fn keys<'d>(
     apps: impl Iterator<Item = &'d OpenApp>,
     at: Timestamp,
-) -> impl Iterator<Item = (&'d OpenApp, &'d ring::hmac::Key)> {
+) -> impl Iterator<Item = AppKey<'d>> {
     apps.flat_map(move |app| app.signature_keys(at).map(move |key| (app, key)))
 }
 
+/// The first app that signed.
+async fn first<'d>(
+    keys: impl Iterator<Item = AppKey<'d>>,
+    body: &[u8],
+    signed_by: impl Fn(AppKey<'d>) -> Option<&'d OpenApp>,
+) -> Option<&'d OpenApp> {
+    for key in keys {
+        if let Some(app) = signed_by(key) {
+            return Some(app);
+        }
+        if body.len() > LONG_CHECK {
+            tokio::task::yield_now().await;
+        }
+    }
+    None
+}
+
 /// Twilio signs the address it sends to as it was configured there.
-fn twilio_app<'d>(
+async fn twilio_app<'d>(
+    directory: &'d OpenDirectory,
     incoming: &Incoming<'_>,
     value: &[u8],
     apps: impl Iterator<Item = &'d OpenApp>,
@@ -129,22 +161,63 @@ fn twilio_app<'d>(
         let signed = twilio::signature::Signed::by_content_type(incoming.content_type, &incoming.body);
         signed.map_err(|_| MALFORMED)?
     };
+    // An account that an app stands for is that app's to sign; of one that nobody knows, anybody's signature counts, and what
+    // it signed is parked.
+    let named = signed.account().filter(|named| directory.named_apps(Provider::Twilio, named).next().is_some());
     for app in apps {
-        let mut url = match (app.public_url.as_deref().or(public_url), target.host) {
-            (Some(origin), _) => origin.trim_end_matches('/').to_owned(),
-            (None, Some(host)) => format!("{}://{host}", target.scheme),
-            (None, None) => continue,
-        };
-        if let (Some(user), Some((scheme, host))) = (credentials(target.basic), url.split_once("://")) {
-            url = format!("{scheme}://{user}@{host}");
+        if named.is_some_and(|named| app.account.as_deref().is_some_and(|own| own != named)) {
+            continue;
         }
-        url.push_str(target.path_and_query);
-        let own = app.signature_keys(at).map(|key| (app, key));
-        if let Some(app) = twilio::signature::signed_by(&tag, &url, &signed, own) {
+        let Some(url) = address(app, target, public_url, credentials(target.basic)) else { continue };
+        let signed_by = |key| twilio::signature::signed_by(&tag, &url, &signed, [key]);
+        if let Some(app) = first(keys([app].into_iter(), at), &incoming.body, signed_by).await {
             return Ok(Some(app));
         }
     }
     Ok(None)
+}
+
+/// Where an app's provider believed to send; `None` if nobody says.
+fn address(app: &OpenApp, target: &Target<'_>, public_url: Option<&str>, user: Option<String>) -> Option<String> {
+    let mut url = match (app.public_url.as_deref().or(public_url), target.host) {
+        (Some(origin), _) => origin.trim_end_matches('/').to_owned(),
+        (None, host) => format!("{}://{}", target.scheme, host?),
+    };
+    if let (Some(user), Some((scheme, host))) = (user, url.split_once("://")) {
+        url = format!("{scheme}://{user}@{host}");
+    }
+    url.push_str(target.path_and_query);
+    Some(url)
+}
+
+/// What was tried for an app, for those who look why nothing fitted. No secret.
+#[derive(Serialize)]
+pub(crate) struct Tried<'d> {
+    app: &'d str,
+    /// How many of its secrets.
+    secrets: usize,
+    /// Where signed bytes begin with the address: its spellings, without credentials.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<String>,
+}
+
+/// What is tried for a webhook.
+pub(crate) fn tried<'d>(
+    directory: &'d OpenDirectory,
+    incoming: &Incoming<'d>,
+    public_url: Option<&str>,
+    at: Timestamp,
+) -> Vec<Tried<'d>> {
+    let Some(provider) = incoming.claimed() else { return Vec::new() };
+    let addresses = |app: &OpenApp| match provider {
+        Provider::Twilio => address(app, &incoming.target, public_url, None)
+            .map(|url| twilio::signature::spellings(&url))
+            .unwrap_or_default(),
+        Provider::Meta | Provider::Generic => Vec::new(),
+    };
+    candidates(directory, provider, incoming.app)
+        .map(|app| Tried { app: app.id.as_str(), secrets: app.signature_keys(at).count(), addresses: addresses(app) })
+        .collect()
 }
 
 /// `user:password` of basic authentication.

@@ -217,6 +217,8 @@ fn read_one(
         return Ok(());
     };
     match (peek(header.provider, &payload), header.disposition) {
+        // It goes to the archive, and no further.
+        (_, Disposition::Refused) => Ok(()),
         (peek, Disposition::Parked(reason)) => {
             let (throttled, pace) = match peek {
                 Ok(peek) if reason == ParkReason::Throttled => {

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod config;
+pub mod connections;
 pub mod directory;
 pub mod health;
 pub mod keys;

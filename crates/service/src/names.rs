@@ -9,6 +9,10 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 pub const REQUESTS: &str = "wharf_ingress_requests_total";
 /// Seconds from the last byte of a webhook to its answer.
 pub const ANSWER_SECONDS: &str = "wharf_ingress_answer_seconds";
+/// Connections that were closed at once, because their address had all of its places.
+pub const CONNECTIONS_REFUSED: &str = "wharf_connections_refused_total";
+/// TLS handshakes that came to nothing, by `reason`: `refused` (the client's certificate, or no TLS at all), `timeout`.
+pub const HANDSHAKES_FAILED: &str = "wharf_tls_handshakes_failed_total";
 /// Updates by what admission said: `new`, `known`, `throttled`.
 pub const UPDATES: &str = "wharf_ingress_updates_total";
 /// Envelopes published by `disposition`.
@@ -35,8 +39,9 @@ pub const PARKED: &str = "wharf_normalizer_parked_total";
 pub const API_REQUESTS: &str = "wharf_api_requests_total";
 /// From a request to the API to its answer, in seconds.
 pub const API_ANSWER_SECONDS: &str = "wharf_api_answer_seconds";
-/// Times that many webhooks within a minute were not signed as they must be. Alert when it grows.
-pub const SIGNATURE_ALARMS: &str = "wharf_ingress_signature_alarms_total";
+/// What a person should look at, by `alert`: `signatures`, `slow-answers`, `errors`, `duplicates`, `limits`. Alert when it
+/// grows.
+pub const ALERTS: &str = "wharf_ingress_alerts_total";
 /// Parked envelopes that were let go, by the `reason` they were parked for.
 pub const RELEASED: &str = "wharf_normalizer_released_total";
 /// Parked envelopes that were deleted because nobody released them in time, by `reason`. Alert when it grows.
@@ -76,6 +81,8 @@ pub const SPAN_BATCH: &str = "normalize";
 pub fn describe() {
     describe_counter!(REQUESTS, "Webhook requests by provider, status and signature check.");
     describe_histogram!(ANSWER_SECONDS, Unit::Seconds, "From the last byte of a webhook to its answer.");
+    describe_counter!(CONNECTIONS_REFUSED, "Connections closed at once: their address had all of its places.");
+    describe_counter!(HANDSHAKES_FAILED, "TLS handshakes that came to nothing, by reason.");
     describe_counter!(UPDATES, "Updates by what admission said.");
     describe_counter!(ENVELOPES, "Envelopes published, by disposition.");
     describe_counter!(PUBLISH_FAILURES, "Envelopes that the bus did not take, by reason.");

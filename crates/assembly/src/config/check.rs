@@ -110,6 +110,7 @@ fn numbers(config: &Config, found: &mut Found<'_>) {
         ("ingress.deadline_ms", config.ingress.deadline_ms),
         ("ingress.global_limit_per_second", config.ingress.global_limit_per_second.into()),
         ("ingress.per_ip_limit_per_second", config.ingress.per_ip_limit_per_second.into()),
+        ("ingress.connections_per_ip", config.ingress.connections_per_ip as u64),
         ("ingress.sender_limit_max", config.ingress.sender_limit_max.into()),
         ("ingress.sender_limit_window_minutes", config.ingress.sender_limit_window_minutes),
         ("ingress.max_event_age_hours", config.ingress.max_event_age_hours),
@@ -128,6 +129,9 @@ fn numbers(config: &Config, found: &mut Found<'_>) {
     }
     if config.ingress.max_body_bytes > 4 << 20 {
         found.add("ingress.max_body_bytes", "must be at most 4194304: larger envelopes do not fit the bus");
+    }
+    if config.ingress.keep_refused_per_minute > 600 {
+        found.add("ingress.keep_refused_per_minute", "must be at most 600: it is for finding out, not for keeping all");
     }
     if config.ingress.deadline_ms > 1800 {
         found.add("ingress.deadline_ms", "must be at most 1800: providers give up soon after");

@@ -268,6 +268,7 @@ impl Slow {
         assert_eq!(answer.status, 408, "{}: {answer:?}", self.name);
         let took = start.elapsed().as_secs_f64();
         assert!(self.seconds.contains(&took), "{}: after {took:.1} s", self.name);
+        assert!(connection.answer().is_none(), "{}: closed, not kept to be filled later", self.name);
     }
 }
 
@@ -326,5 +327,43 @@ fn the_token_of_a_handshake_is_nobodys_to_read() {
         assert_eq!(answer.status, status, "{challenge:.20}: {answer:?}");
     }
     assert!(!wharf.log().contains(VERIFY_TOKEN));
+    survived(&mut wharf);
+}
+
+#[test]
+fn a_body_without_end_ends_with_its_connection() {
+    let mut wharf = victim();
+    let chunk = [b"4000\r\n".as_slice(), &[b'x'; 0x4000], b"\r\n"].concat();
+    let [public, api, admin] = [wharf.public(), wharf.api(), wharf.admin()];
+    let encoded = "Content-Encoding: gzip\r\n";
+    let rows = [
+        (public, format!("POST {PATH}"), "", 413),
+        (public, format!("POST {PATH}"), encoded, 415),
+        (public, "POST /nowhere".to_owned(), "", 404),
+        (public, format!("PUT {PATH}"), "", 405),
+        (public, "POST /webhooks/generic".to_owned(), "", 413),
+        (public, "GET /health".to_owned(), "", 200),
+        (api, "POST /api/tenants".to_owned(), "", 401),
+        (admin, "GET /metrics".to_owned(), "", 200),
+    ];
+    std::thread::scope(|scope| {
+        for (to, line, headers, status) in &rows {
+            let chunk = &chunk;
+            scope.spawn(move || {
+                let head = format!("{line} HTTP/1.1\r\nHost: wharf\r\n{headers}Transfer-Encoding: chunked\r\n\r\n");
+                let mut connection = Connection::open(*to);
+                connection.send(head.as_bytes());
+                let begun = Instant::now();
+                // More than a second of it is read by nobody.
+                while connection.send(chunk) {
+                    assert!(begun.elapsed() < Duration::from_secs(8), "{line}: it is still read");
+                }
+                // What was answered before may be lost with a reset.
+                if let Some(answer) = connection.answer() {
+                    assert_eq!(answer.status, *status, "{line}: {answer:?}");
+                }
+            });
+        }
+    });
     survived(&mut wharf);
 }

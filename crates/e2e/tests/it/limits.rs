@@ -84,3 +84,32 @@ fn the_global_limit_counts_verified_webhooks_of_all_addresses() {
     let refused = answers.iter().filter(|answer| answer.status == 429).count() as u64;
     assert_eq!(metrics.count("wharf_ingress_requests_total", &[r#"status="429""#]), refused);
 }
+
+#[test]
+fn an_address_has_so_many_connections_and_others_still_come_in() {
+    const MAX: usize = 8;
+    let wharf = Setup::new().without_limits().set("WHARF__INGRESS__CONNECTIONS_PER_IP", &MAX.to_string()).start();
+    let health = b"GET /health HTTP/1.1\r\nHost: wharf\r\n\r\n";
+    let knock = |from: [u8; 4]| {
+        let mut connection = Connection::open_from(from.into(), wharf.public());
+        connection.send(health);
+        let answer = connection.answer();
+        (connection, answer.map(|answer| answer.status))
+    };
+    let mut held: Vec<_> = (0..MAX).map(|_| knock([127, 0, 0, 2])).collect();
+    assert!(held.iter().all(|(_, status)| *status == Some(200)), "{held:?}");
+    for _ in 0..20 {
+        assert_eq!(knock([127, 0, 0, 2]).1, None, "the ninth is closed without an answer");
+    }
+    assert_eq!(knock([127, 0, 0, 3]).1, Some(200), "another address has its own");
+    assert_eq!(wharf.metrics().count("wharf_connections_refused_total", &[]), 20);
+    drop(held.pop());
+    wait::until("the place is free again", || (knock([127, 0, 0, 2]).1 == Some(200)).then_some(()));
+    // What is asked on the way to nowhere counts for the address too.
+    let wharf = Setup::new().set("WHARF__INGRESS__PER_IP_LIMIT_PER_SECOND", "5").start();
+    for target in ["GET /nothing", "DELETE /webhook"] {
+        let knock = format!("{target} HTTP/1.1\r\nHost: wharf\r\n\r\n").into_bytes();
+        let (answers, took) = burst(&wharf, [127, 0, 0, u8::try_from(target.len()).unwrap()], &vec![knock; 8]);
+        assert_limited(&answers, took, 5);
+    }
+}

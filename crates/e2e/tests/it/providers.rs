@@ -240,3 +240,36 @@ fn the_sandbox_switch_takes_what_nobody_signed_and_says_so() {
     assert_eq!(exchange(wharf.public(), &post("/webhook", "", &body)).unwrap().status, 403);
     wharf.wait_for_message("SM5");
 }
+
+#[test]
+fn forms_and_generic_messages_are_bounded() {
+    let wharf = setup().without_limits().start();
+    let long = "x".repeat(64 << 10);
+    let large = [message("SM00000000000000000000000000000002"), vec![("More", long.as_str())]].concat();
+    assert_eq!(send_twilio(&wharf, "/webhooks/twilio", &large).status, 413, "a form over 64 KiB, well signed");
+    let names: Vec<String> = (0..1001).map(|index| format!("P{index}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+    assert_eq!(send_twilio(&wharf, "/webhooks/twilio", &many).status, 403, "more parameters than are looked at");
+    // The longest that are looked at, and nothing fits: each takes its time from nobody else.
+    let worst = vec![("AccountSid", "AC99999999999999999999999999999999"), ("Body", &long[..60 << 10])];
+    let forged = format!("{FORM}X-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\n");
+    let forged = post("/webhooks/twilio", &forged, encoded(&worst).as_bytes());
+    for _ in 0..50 {
+        assert_eq!(exchange(wharf.public(), &forged).unwrap().status, 403);
+    }
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(send_generic(&wharf, "/webhooks/generic", &deep).status, 422, "a bomb of brackets");
+    let wide = format!("{{{}}}", (0..20_000).map(|index| format!("\"k{index}\":0")).collect::<Vec<_>>().join(","));
+    assert_eq!(send_generic(&wharf, "/webhooks/generic", &wide).status, 422);
+    assert_eq!(send_generic(&wharf, "/webhooks/generic", &format!("{wide}{}", " ".repeat(256 << 10))).status, 413);
+    for compressed in ["gzip", "deflate", "br", "zstd"] {
+        for path in ["/webhooks/twilio", "/webhooks/generic"] {
+            let headers = format!("Content-Encoding: {compressed}\r\n");
+            assert_eq!(exchange(wharf.public(), &post(path, &headers, b"x")).unwrap().status, 415);
+        }
+    }
+    let one = message("SM00000000000000000000000000000003");
+    assert_eq!(send_twilio(&wharf, "/webhooks/twilio", &one).status, 200);
+    wharf.wait_for_message("SM00000000000000000000000000000003");
+    assert_eq!(wharf.events_when(1).len(), 1);
+}

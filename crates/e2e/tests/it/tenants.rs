@@ -1,11 +1,13 @@
 //! Several tenants and apps on one Wharf, registered by the command line while it runs.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::binary::{self, Finished};
-use crate::http::get;
+use crate::http::{Connection, exchange, get};
 use crate::meta::{self, change, entry, text};
 use crate::wait;
 use crate::wharf::{Setup, Wharf};
@@ -58,7 +60,11 @@ pub(crate) fn import(wharf: &Wharf, file: &Path) -> Finished {
 }
 
 fn with_two_tenants() -> Wharf {
-    let wharf = Setup::without_provider().without_limits().start();
+    with_two_tenants_in(Setup::without_provider().without_limits())
+}
+
+fn with_two_tenants_in(setup: Setup) -> Wharf {
+    let wharf = setup.start();
     let file = wharf.setup().file("tenants.toml", DOCUMENT);
     let imported = import(&wharf, &file);
     assert_eq!(imported.code, Some(0), "{imported:?}");
@@ -120,6 +126,31 @@ fn one_post_with_numbers_of_two_tenants_is_split() {
     let metrics = wharf.metrics();
     assert_eq!(metrics.count("wharf_normalizer_parked_total", &[r#"reason="foreign-app""#]), 1);
     assert_eq!(metrics.count("wharf_normalizer_parked_total", &[r#"reason="unknown-tenant""#]), 1);
+}
+
+#[test]
+fn a_tenant_over_its_limit_leaves_the_rest_to_others() {
+    let setup = Setup::without_provider().without_limits().set("WHARF__INGRESS__TENANT_LIMIT_PER_SECOND", "3");
+    let wharf = with_two_tenants_in(setup);
+    let to = |number: &str, id: &str| meta::signed_to(meta::PATH, ONE, &meta::messages_to(number, &[text(id, "hello")]));
+    let start = Instant::now();
+    let mut connection = Connection::open(wharf.public());
+    connection.send(&["wamid.1", "wamid.2", "wamid.3", "wamid.4", "wamid.5"].map(|id| to("1001", id)).concat());
+    connection.send(&to("1002", "wamid.OTHER"));
+    let answers: Vec<_> = (0..6).map(|_| connection.answer().unwrap()).collect();
+    assert!(start.elapsed() < Duration::from_secs(1), "this machine is too slow for a burst");
+    let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [200, 200, 200, 429, 429, 200]);
+    let over = &answers[3];
+    assert_eq!((&over.json()["code"], over.header("retry-after")), (&json!("tenant-limit"), Some("1")));
+    assert_eq!(over.header("ratelimit-policy"), Some(r#""tenant-limit";q=3;w=1"#));
+    wharf.wait_for_message("wamid.OTHER");
+    wait::until("what was refused comes again", || {
+        let again = exchange(wharf.public(), &to("1001", "wamid.4"))?;
+        (again.status == 200).then_some(())
+    });
+    wharf.wait_for_message("wamid.4");
+    assert_eq!(out(&wharf).len(), 5);
 }
 
 #[test]

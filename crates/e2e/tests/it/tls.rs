@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
-use crate::http::post;
+use crate::http::{Connection, post};
 use crate::meta;
 use crate::wait;
 use crate::wharf::Setup;
@@ -44,6 +46,18 @@ fn send(
     trusts: &Authority,
     identity: Option<&(rcgen::Certificate, KeyPair)>,
 ) -> std::io::Result<String> {
+    let body = meta::messages(&[meta::text("wamid.TLS", "over TLS")]);
+    let headers = format!("{}Connection: close\r\n", meta::signature(meta::SECRET, &body));
+    exchange(to, trusts, identity, &post(meta::PATH, &headers, &body))
+}
+
+/// Sends these bytes over TLS; the answer's first line, or why there is none.
+fn exchange(
+    to: SocketAddr,
+    trusts: &Authority,
+    identity: Option<&(rcgen::Certificate, KeyPair)>,
+    request: &[u8],
+) -> std::io::Result<String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut roots = RootCertStore::empty();
     roots.add(trusts.der().clone()).unwrap();
@@ -55,17 +69,19 @@ fn send(
             config.with_client_auth_cert(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap()
         }
     };
-    let body = meta::messages(&[meta::text("wamid.TLS", "over TLS")]);
-    let headers = format!("{}Connection: close\r\n", meta::signature(meta::SECRET, &body));
-    let request = post(meta::PATH, &headers, &body);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let stream = TcpStream::connect(to).await?;
         let name = ServerName::try_from("localhost").unwrap();
         let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-        stream.write_all(&request).await?;
+        // It may answer and close before it has everything.
+        let _ = stream.write_all(request).await;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
+        if let Err(error) = stream.read_to_end(&mut answer).await
+            && answer.is_empty()
+        {
+            return Err(error);
+        }
         Ok(String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned())
     })
 }
@@ -109,4 +125,76 @@ fn only_clients_with_the_right_certificate_get_in() {
     {
         assert!(refused.as_ref().is_err() || refused.as_ref().is_ok_and(String::is_empty), "{refused:?}");
     }
+}
+
+#[test]
+fn connections_that_never_begin_tls_keep_nobody_out() {
+    const MAX: usize = 8;
+    const SILENT: usize = 1500;
+    let own = authority();
+    let setup = Setup::new().without_limits();
+    let (certificate, key) = (setup.file("tls.crt", ""), setup.file("tls.key", ""));
+    install(&own, &certificate, &key);
+    let wharf = setup
+        .set("WHARF__LISTEN__TLS__CERTIFICATE", certificate.to_str().unwrap())
+        .set("WHARF__LISTEN__TLS__KEY", key.to_str().unwrap())
+        .set("WHARF__INGRESS__CONNECTIONS_PER_IP", &MAX.to_string())
+        .start();
+    let silent: Vec<_> = (0..SILENT).map(|_| Connection::open_from([127, 0, 0, 2].into(), wharf.public())).collect();
+    let began = Instant::now();
+    assert_eq!(send(wharf.public(), &own, None).unwrap(), "HTTP/1.1 200 OK");
+    // Well before the silent ones are given up.
+    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+    let count = |name: &str, labels: &[&str]| wharf.metrics().count(name, labels);
+    wait::until("all are closed", || {
+        let refused = count("wharf_connections_refused_total", &[]);
+        let given_up = count("wharf_tls_handshakes_failed_total", &[r#"reason="timeout""#]);
+        (refused == (SILENT - MAX) as u64 && given_up == MAX as u64).then_some(())
+    });
+    drop(silent);
+    assert!(send(wharf.public(), &authority(), None).is_err());
+    wait::until("a handshake that the client gave up is counted", || {
+        (count("wharf_tls_handshakes_failed_total", &[r#"reason="refused""#]) == 1).then_some(())
+    });
+}
+
+#[test]
+fn what_is_refused_without_tls_is_refused_with_it() {
+    let own = authority();
+    let setup = Setup::new().without_limits();
+    let (certificate, key) = (setup.file("tls.crt", ""), setup.file("tls.key", ""));
+    install(&own, &certificate, &key);
+    let wharf = setup
+        .set("WHARF__LISTEN__TLS__CERTIFICATE", certificate.to_str().unwrap())
+        .set("WHARF__LISTEN__TLS__KEY", key.to_str().unwrap())
+        .start();
+    let body = meta::messages(&[meta::text("wamid.ABUSE", "never")]);
+    let signed = meta::signature(meta::SECRET, &body);
+    let head = |headers: &str| format!("POST {} HTTP/1.1\r\nHost: wharf\r\n{signed}{headers}\r\n", meta::PATH);
+    let both = format!("Content-Length: {}\r\nTransfer-Encoding: chunked\r\n", body.len());
+    let many: String = (0..200).map(|index| format!("X-{index}: {}\r\n", "y".repeat(1000))).collect();
+    let rows: [(&str, Vec<u8>, &str); 7] = [
+        ("a head that stops", b"POST /webhooks".to_vec(), "408"),
+        ("a body that stops", head("Content-Length: 1000\r\n").into_bytes(), "408"),
+        ("chunks that do not end", format!("{}5\r\nabcde\r\n", head("Transfer-Encoding: chunked\r\n")).into(), "408"),
+        ("two lengths", [head(&both).into_bytes(), body.clone()].concat(), "400"),
+        ("a flood of headers", head(&many).into_bytes(), "4"),
+        ("a compressed body", head("Content-Encoding: gzip\r\nContent-Length: 9\r\n").into_bytes(), "415"),
+        ("an endless body", head("Content-Length: 99999999999\r\n").into_bytes(), "413"),
+    ];
+    std::thread::scope(|scope| {
+        for (name, request, status) in &rows {
+            let (to, trusts) = (wharf.public(), &own);
+            scope.spawn(move || {
+                let answer = exchange(to, trusts, None, request);
+                let answer = answer.unwrap_or_else(|error| panic!("{name}: {error}"));
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{name}: {answer}");
+            });
+        }
+        for _ in 0..20 {
+            assert_eq!(send(wharf.public(), &own, None).unwrap(), "HTTP/1.1 200 OK", "meanwhile");
+        }
+    });
+    wharf.wait_for_message("wamid.TLS");
+    assert_eq!(wharf.events().len(), 1);
 }

@@ -23,6 +23,9 @@ pub const HEADER: &str = "x-twilio-signature";
 /// The query parameter that holds the hash of a body that is no form.
 const BODY_HASH: &str = "bodySHA256";
 
+/// The parameter of a form that names the account.
+const ACCOUNT: &[u8] = b"AccountSid";
+
 /// The header has not the shape of 20 bytes in base64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the signature must be 20 bytes in base64, 28 characters")]
@@ -52,12 +55,20 @@ pub struct Signed {
     parameters: Vec<u8>,
     /// The hash of which the address must tell.
     body_hash: Option<[u8; 32]>,
+    /// The account that a form names.
+    account: Option<String>,
 }
 
 impl Signed {
     /// A request without a body (GET): only its address is signed.
     pub fn address() -> Self {
-        Self { parameters: Vec::new(), body_hash: None }
+        Self { parameters: Vec::new(), body_hash: None, account: None }
+    }
+
+    /// The account (`AccountSid`) that a form says it is of. Nobody has vouched for it yet: it is good for choosing whose
+    /// keys to try.
+    pub fn account(&self) -> Option<&str> {
+        self.account.as_deref()
     }
 
     /// A POST with a form: its parameters are signed after the address, sorted by the bytes of their names, each decoded
@@ -68,12 +79,14 @@ impl Signed {
         let mut parameters = form::parse(body).map_err(|form::TooMany| TooManyParameters)?;
         parameters.sort_unstable();
         parameters.dedup();
+        let account = parameters.iter().find(|(name, _)| **name == *ACCOUNT);
+        let account = account.and_then(|(_, value)| String::from_utf8(value.to_vec()).ok());
         let mut signed = Vec::with_capacity(body.len());
         for (name, value) in &parameters {
             signed.extend_from_slice(name);
             signed.extend_from_slice(value);
         }
-        Ok(Self { parameters: signed, body_hash: None })
+        Ok(Self { parameters: signed, body_hash: None, account })
     }
 
     /// A POST with any other body: its address is signed and must have the query parameter `bodySHA256`, exactly once,
@@ -81,7 +94,7 @@ impl Signed {
     pub fn body(body: &[u8]) -> Self {
         let mut hash = [0; 32];
         hash.copy_from_slice(digest::digest(&digest::SHA256, body).as_ref());
-        Self { parameters: Vec::new(), body_hash: Some(hash) }
+        Self { parameters: Vec::new(), body_hash: Some(hash), account: None }
     }
 
     /// The form or the other body, by the request's content type. Without one it is no form.
@@ -137,8 +150,8 @@ fn names_hash(url: &str, hash: &[u8; 32]) -> bool {
         && named.iter().zip(hash).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
 }
 
-/// The spellings of an address that Twilio may have signed, without doubles.
-fn spellings(url: &str) -> Vec<String> {
+/// The spellings of an address that Twilio may have signed, without doubles: at most four.
+pub fn spellings(url: &str) -> Vec<String> {
     let mut spellings = ports(url);
     for index in 0..spellings.len() {
         spellings.extend(encoded_again(&spellings[index]));
