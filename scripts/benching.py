@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "bench_app_secret_0123456789"
 TOKEN = "bench_admin_token_0123456789"
-TENANTS = 10
+TENANTS = int(os.environ.get("WHARF_BENCH_TENANTS", "10"))
 NUMBERS = ",".join(f"30011122233300{n}:77700011122200{n}" for n in range(TENANTS))
 # PostgreSQL refuses to run as root.
 NOBODY = 65534
@@ -192,10 +192,10 @@ class Servers:
         self.stop(api)
 
     def environment(self, **more):
-        """Wharf's settings: as in production, all limits on, but so high that they refuse nothing."""
+        """Wharf's settings: as in production (which refuses lazy NATS), all limits on, but so high that they refuse nothing."""
         own = {name: value for name, value in os.environ.items() if not name.startswith(("WHARF", "WHATSAPP"))}
         return own | {
-            "WHARF_MODE": "production",
+            "WHARF_MODE": "development" if self.lazy else "production",
             "WHARF_DATA_DIR": str(self.folder / "data"),
             "WHARF_ADMIN_TOKEN": TOKEN,
             "WHARF__BACKEND__KIND": "distributed",

@@ -49,7 +49,7 @@ class Jobs:
         self.ports = {name: free_port() for name in ("gateway", "api")}
         self.token, self.secret = secrets.token_hex(16), secrets.token_hex(16)
         self.environment = clean_environment(
-            WHARF_MODE="production",
+            WHARF_MODE="development" if lazy else "production",
             WHARF_DATA_DIR=str(host.folder / "wharf"),
             WHARF_ADMIN_TOKEN=self.token,
             WHARF__BACKEND__KIND="distributed",

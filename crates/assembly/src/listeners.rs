@@ -83,7 +83,8 @@ impl Listeners {
                 max_concurrent_tls_connect(HANDSHAKES);
                 builder.listen(name, socket, move || {
                     let patience = TlsAcceptorConfig::default().handshake_timeout(HANDSHAKE_TIMEOUT);
-                    let http = http(closing.clone(), bound).finish(app()).rustls_0_23_with_config(config.clone(), patience);
+                    let http =
+                        http(closing.clone(), bound).finish(app()).rustls_0_23_with_config(config.clone(), patience);
                     guarded(http, connections.clone(), |error| {
                         let reason = match error {
                             TlsError::Timeout => "timeout",

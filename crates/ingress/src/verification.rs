@@ -119,10 +119,7 @@ pub(crate) async fn verify<'d>(
     Ok(Verified { app, provider, signature: SignatureStatus::Valid })
 }
 
-fn keys<'d>(
-    apps: impl Iterator<Item = &'d OpenApp>,
-    at: Timestamp,
-) -> impl Iterator<Item = AppKey<'d>> {
+fn keys<'d>(apps: impl Iterator<Item = &'d OpenApp>, at: Timestamp) -> impl Iterator<Item = AppKey<'d>> {
     apps.flat_map(move |app| app.signature_keys(at).map(move |key| (app, key)))
 }
 

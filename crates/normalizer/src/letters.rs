@@ -13,7 +13,7 @@ use common::update::{Provider, UpdateKind, fingerprint};
 use common::{EnvelopeId, EventKey, TenantId, sealing};
 use ports::admission::SenderLimits;
 use ports::event_bus::Delivery;
-use ports::event_store::{DeadLetter, Pace, Parked};
+use ports::event_store::{DeadLetter, Pace, Parked, RawPending};
 use providers::cut;
 use providers::peek::{Peek, Update};
 use uuid::Uuid;
@@ -161,6 +161,15 @@ pub(crate) fn park_aside(
             throttled: Vec::new(),
             sealed: part(opened, &indices, unassigned, Disposition::Parked(reason), reason.as_str(), WHOLE).into(),
         });
+    }
+}
+
+/// A tenant's updates of an envelope that was nobody's, under the keys of that tenant: what its archive has of it.
+pub(crate) fn of_owner(opened: &Opened<'_>, indices: &[usize], owner: &TenantKeys) -> RawPending {
+    let (purpose, disposition) = (owner.tenant.as_str(), Disposition::Deliver);
+    RawPending {
+        envelope: derived(opened.header.id, purpose, WHOLE),
+        sealed: part(opened, indices, owner, disposition, purpose, WHOLE).into(),
     }
 }
 

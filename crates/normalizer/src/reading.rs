@@ -115,9 +115,30 @@ pub(crate) fn release(
     let mut reading = Reading::default();
     let opened = Opened { header: &parts.header, payload: &payload, peek: &peek };
     match reading.isolated(|reading| deliver(directory, &opened, keys, 0, reading)) {
-        Outcome::Done => Ok(Some(reading)),
+        Outcome::Done => {
+            if parts.header.tenant.is_unassigned() {
+                hand_over(directory, &opened, &mut reading);
+            }
+            Ok(Some(reading))
+        }
         Outcome::Waits(wait) => Err(wait),
         Outcome::Panicked => Ok(None),
+    }
+}
+
+/// Gives each tenant its own part of what was nobody's, sealed under its keys, for the archive.
+fn hand_over(directory: &OpenDirectory, opened: &Opened<'_>, reading: &mut Reading) {
+    let mut parts: BTreeMap<TenantId, Vec<usize>> = BTreeMap::new();
+    for (update, origin) in reading.batch.updates.iter().zip(&reading.origins) {
+        parts.entry(update.tenant.clone()).or_default().push(origin.update);
+    }
+    for (tenant, indices) in parts {
+        let Some(owner) = directory.tenant(&tenant) else { continue };
+        let raw = letters::of_owner(opened, &indices, owner);
+        for update in reading.batch.updates.iter_mut().filter(|update| update.tenant == tenant) {
+            update.envelope = raw.envelope;
+        }
+        reading.batch.raw_pending.push(raw);
     }
 }
 

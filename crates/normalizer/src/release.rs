@@ -140,11 +140,13 @@ impl Releaser {
                 return Ok(Verdict::Stays(Some(look_again)));
             }
         };
-        let Reading { batch, origins, .. } = reading;
-        // One that was cut from another was never archived itself.
+        let Reading { mut batch, origins, .. } = reading;
+        // One that was cut from another was never archived itself. What was nobody's is, in its owners' parts.
         let is_derived = envelope.0.get_version_num() != 7;
-        let raw_pending = is_derived.then(|| RawPending { envelope, sealed: due.sealed.clone() }).into_iter().collect();
-        let batch = Batch { released: vec![envelope], raw_pending, ..batch };
+        if is_derived && !due.row.tenant.is_unassigned() {
+            batch.raw_pending.push(RawPending { envelope, sealed: due.sealed.clone() });
+        }
+        batch.released.push(envelope);
         let outcomes = self.store.commit(batch).await?.outcomes;
         if outcomes.contains(&CommitOutcome::New) {
             self.wake_outbox.notify_one();

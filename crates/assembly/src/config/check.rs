@@ -211,6 +211,12 @@ fn distributed(config: &Config, purpose: Purpose, found: &mut Found<'_>) {
              WHARF__NATS__MONITOR_URL, such as http://host:8222, or, for development only, nats.unsafe_lazy_sync = true",
         );
     }
+    if config.nats.unsafe_lazy_sync && config.mode == Mode::Production {
+        found.add(
+            "nats.unsafe_lazy_sync",
+            "is refused in production: a power cut would lose what was answered 200; set `sync_interval: always` at the server",
+        );
+    }
     if runs(Job::Gateway) {
         url(&config.redis.url, "redis.url", "WHARF__REDIS__URL", &["redis", "rediss"], "redis://host:6379", found);
     }

@@ -225,9 +225,12 @@ fn development_needs_no_token_but_a_monitoring_endpoint_or_the_switch() {
     assert!(found.len() == 1 && found[0].contains("nats.unsafe_lazy_sync"), "{found:?}");
     let monitored = load_for(Purpose::Run(Jobs::All), &[&development, &[SERVERS[1]]]).config.unwrap();
     assert!(!monitored.nats("wharf").allow_lazy_sync);
-    let unsafe_production = [SERVERS[0], REDIS, ("WHARF__NATS__UNSAFE_LAZY_SYNC", "true")];
-    let config = load_for(Purpose::Run(Jobs::Only(Job::Gateway)), &[&unsafe_production]).config.unwrap();
+    let switched = [SERVERS[0], REDIS, ("WHARF__NATS__UNSAFE_LAZY_SYNC", "true")];
+    let gateway = Purpose::Run(Jobs::Only(Job::Gateway));
+    let config = load_for(gateway, &[&switched, &[("WHARF_MODE", "development")]]).config.unwrap();
     assert!(config.nats("gateway").allow_lazy_sync);
+    let found = problems_for(gateway, &[&switched]);
+    assert!(found.len() == 1 && found[0].starts_with("nats.unsafe_lazy_sync"), "{found:?}");
 }
 
 #[test]

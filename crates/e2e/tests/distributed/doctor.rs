@@ -136,7 +136,7 @@ fn a_nats_that_does_not_sync_is_refused() {
     let data = folder.path().join("data");
     let found = examine(&servers, &data, &[]);
     assert_fails(&found, "NATS", &["sync_interval"]);
-    let allowed = [("WHARF__NATS__UNSAFE_LAZY_SYNC", "true")];
+    let allowed = [("WHARF__NATS__UNSAFE_LAZY_SYNC", "true"), ("WHARF_MODE", "development")];
     let found = examine(&servers, &data, &allowed);
     assert_fails(&found, "NATS", &["run `wharf migrate`"]);
 }

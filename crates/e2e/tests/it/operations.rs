@@ -200,7 +200,8 @@ fn what_is_not_signed_can_be_kept_to_find_out_why() {
     let forged = meta::signature("not-the-secret", &body);
     let headers = format!("{forged}Authorization: Basic c2VjcmV0OnNlY3JldA==\r\nX-Odd: caf\u{e9}\r\n");
     assert_eq!(exchange(wharf.public(), &post(meta::PATH, &headers, &body)).unwrap().status, 403);
-    let form = "X-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+    let form =
+        "X-Twilio-Signature: AAAAAAAAAAAAAAAAAAAAAAAAAAA=\r\nContent-Type: application/x-www-form-urlencoded\r\n";
     let binary = [b"Body=".as_slice(), &[0xff, 0xfe]].concat();
     for _ in 0..4 {
         assert_eq!(exchange(wharf.public(), &post("/webhooks/twilio?a=b", form, &binary)).unwrap().status, 403);
@@ -210,15 +211,23 @@ fn what_is_not_signed_can_be_kept_to_find_out_why() {
     assert_eq!(kept.len(), 2, "as many as were asked for: {log}");
     // What is archived is there a moment after the answer.
     let shown = |reference: &str| {
-        wait::until("it is in the archive", || (run(&wharf, &["raw", "show", reference]).code == Some(0)).then_some(()));
+        wait::until("it is in the archive", || {
+            (run(&wharf, &["raw", "show", reference]).code == Some(0)).then_some(())
+        });
         let shown = asked(&wharf, &["raw", "show", reference]);
         assert_eq!((&shown["disposition"], &shown["tenant"]), (&json!("refused"), &json!("_unassigned")));
         (shown["provider"].clone(), serde_json::from_str::<Value>(shown["payload"].as_str().unwrap()).unwrap())
     };
     let (provider, evidence) = shown(&kept[0]);
-    assert_eq!((provider, &evidence["signature"], &evidence["method"]), (json!("meta"), &json!("invalid"), &json!("POST")));
+    assert_eq!(
+        (provider, &evidence["signature"], &evidence["method"]),
+        (json!("meta"), &json!("invalid"), &json!("POST"))
+    );
     assert_eq!(evidence["body"].as_str().unwrap().as_bytes(), body);
-    assert_eq!((&evidence["path"], &evidence["tried"]), (&json!(meta::PATH), &json!([{"app": "default", "secrets": 1}])));
+    assert_eq!(
+        (&evidence["path"], &evidence["tried"]),
+        (&json!(meta::PATH), &json!([{"app": "default", "secrets": 1}]))
+    );
     let headers = evidence["headers"].to_string();
     assert!(headers.contains(r#"["authorization","(not kept)"]"#) && headers.contains("caf\u{e9}"), "{headers}");
     let (provider, evidence) = shown(&kept[1]);

@@ -132,7 +132,8 @@ fn one_post_with_numbers_of_two_tenants_is_split() {
 fn a_tenant_over_its_limit_leaves_the_rest_to_others() {
     let setup = Setup::without_provider().without_limits().set("WHARF__INGRESS__TENANT_LIMIT_PER_SECOND", "3");
     let wharf = with_two_tenants_in(setup);
-    let to = |number: &str, id: &str| meta::signed_to(meta::PATH, ONE, &meta::messages_to(number, &[text(id, "hello")]));
+    let to =
+        |number: &str, id: &str| meta::signed_to(meta::PATH, ONE, &meta::messages_to(number, &[text(id, "hello")]));
     let start = Instant::now();
     let mut connection = Connection::open(wharf.public());
     connection.send(&["wamid.1", "wamid.2", "wamid.3", "wamid.4", "wamid.5"].map(|id| to("1001", id)).concat());

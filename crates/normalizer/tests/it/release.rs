@@ -50,7 +50,14 @@ async fn a_number_that_is_registered_later_gets_what_was_parked_for_it() {
     scene.number("555", "app", &[("other", Timestamp::default())]);
     assert_eq!(sweep(&scene).await, Released { released: 1, kept: 0 });
     assert_eq!(message_ids(&scene.backend), ["wamid.00001"]);
-    assert_eq!(scene.backend.committed()[0].tenant.as_str(), "other");
+    let event = &scene.backend.committed()[0];
+    assert_eq!(event.tenant.as_str(), "other");
+    // What it refers to is sealed under the keys of its owner.
+    let raw = scene.deps.store.raw_pending(10).await.unwrap();
+    let raw = raw.iter().find(|raw| raw.envelope == event.envelope).unwrap();
+    let (header, body) = scene.opened(&raw.sealed);
+    assert_eq!((header.tenant.as_str(), header.id), ("other", event.envelope));
+    assert_eq!(body, of_number("555", "messages", &[text(1)]));
     assert!(scene.backend.parked().is_empty());
     assert_eq!(sweep(&scene).await, Released::default());
 }
