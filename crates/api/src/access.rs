@@ -13,15 +13,17 @@ use std::time::Duration;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
-use actix_web::http::header::{AUTHORIZATION, HeaderMap};
+use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, FromRequest, HttpMessage as _, HttpRequest, ResponseError as _};
+use actix_web::{Error, FromRequest, HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _};
 use common::TenantId;
 use common::access::{Action, Scope, Token, TokenHash};
 use moka::sync::Cache;
 use ports::access::Access;
 use secrecy::{ExposeSecret as _, SecretString};
+use service::client::client_address;
+use service::networks::Networks;
 use uuid::Uuid;
 
 use crate::State;
@@ -151,6 +153,18 @@ impl Caller {
     }
 }
 
+/// What a request was done to, where its path does not say so: for the log, in the extensions of the answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Target(pub(crate) String);
+
+impl Target {
+    /// The answer to a request that was done to this.
+    pub(crate) fn on(self, mut answer: HttpResponse) -> HttpResponse {
+        answer.extensions_mut().insert(self);
+        answer
+    }
+}
+
 /// Handlers take the caller as an argument. Behind the guard there always is one.
 impl FromRequest for Caller {
     type Error = Problem;
@@ -167,7 +181,7 @@ pub(crate) async fn guard(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let from = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    let from = client(&request, &state.trusted_proxies);
     let caller = match state.tokens.caller(&state, request.headers(), from).await {
         Ok(caller) => caller,
         Err(stranger) => {
@@ -200,10 +214,23 @@ pub(crate) async fn guard(
         return Ok(request.into_response(Problem::unavailable(&error).error_response()));
     }
     let response = next.call(request).await?.map_into_boxed_body();
-    if let Err(error) = state.tokens.stored.finish_action(action.id, response.status().as_u16()).await {
+    let status = response.status().as_u16();
+    let target = response.response().extensions().get::<Target>().map(|target| target.0.clone());
+    if let Err(error) = state.tokens.stored.finish_action(action.id, status, target.as_deref()).await {
         tracing::warn!(error = &error as &dyn std::error::Error, action = %action.id, "how an action ended is not recorded");
     }
     Ok(response)
+}
+
+/// The client's address: as the nearest trusted proxy saw it, if the connection comes from one.
+fn client(request: &ServiceRequest, proxies: &Networks) -> IpAddr {
+    let peer = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip()).to_canonical();
+    let lines = |name: &str| request.headers().get_all(name).map(HeaderValue::as_bytes).collect::<Vec<_>>();
+    if proxies.contains(peer) {
+        client_address(peer, lines("x-forwarded-for"), lines("forwarded"), proxies)
+    } else {
+        peer
+    }
 }
 
 /// The action, or the answer to one whose path names what cannot be: an id that is written otherwise (`%61cme`) would reach
@@ -253,8 +280,6 @@ pub(crate) fn changes_something(method: &Method) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::HeaderValue;
-
     use super::*;
 
     fn token(values: &[&'static [u8]]) -> Option<Vec<u8>> {

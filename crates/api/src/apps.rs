@@ -11,6 +11,7 @@ use common::update::Provider;
 use common::{AppId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::access::Target;
 use crate::directory::change;
 use crate::import::{Import, ImportApp};
 use crate::plan::plan;
@@ -119,7 +120,7 @@ pub(crate) async fn create(state: Data<State>, body: Payload) -> Result<HttpResp
     .await?;
     let mut response = HttpResponse::Created();
     response.insert_header((LOCATION, format!("/api/apps/{id}")));
-    answer(&state, &id, response).await
+    Ok(Target(id.to_string()).on(answer(&state, &id, response).await?))
 }
 
 #[derive(Deserialize)]

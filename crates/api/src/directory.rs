@@ -10,6 +10,7 @@ use common::keys::KeyRing;
 use ports::directory::{Updated, update};
 use serde::Serialize;
 
+use crate::access::Target;
 use crate::import::Import;
 use crate::plan::plan;
 use crate::problem::Problem;
@@ -30,7 +31,8 @@ pub(crate) async fn import(state: Data<State>, body: Payload) -> Result<HttpResp
     for warning in warnings {
         tracing::warn!("imported with a doubt: {warning}");
     }
-    Ok(HttpResponse::Ok().json(Imported { changed: updated.changed, revision: updated.revision }))
+    let target = Target(format!("{} entries", updated.changed));
+    Ok(target.on(HttpResponse::Ok().json(Imported { changed: updated.changed, revision: updated.revision })))
 }
 
 /// Writes what `plan` makes of the directory, to the end, and returns what it says beside that.

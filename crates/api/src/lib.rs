@@ -44,6 +44,7 @@ use ports::raw::RawIndex;
 use ports::statistics::Statistics;
 use secrecy::SecretString;
 use service::health::{Readiness, health_routes, metrics_response};
+use service::networks::Networks;
 use service::telemetry::Metrics;
 
 pub use import::{Import, ImportApp, ImportNumber, ImportTenant};
@@ -79,6 +80,8 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// Apps whose secrets and verification tokens the configuration sets anew at each start: they do not change here.
     pub configured_apps: Vec<String>,
+    /// Proxies whose word on clients' addresses counts, for the log of actions and for wrong tokens.
+    pub trusted_proxies: Networks,
     /// A token that has the scope of an admin without being stored. An empty one opens nothing.
     pub admin_token: SecretString,
     /// Serves `/metrics` when given.
@@ -106,6 +109,7 @@ struct State {
     blobs: Arc<dyn ObjectStore>,
     clock: Arc<dyn Clock>,
     configured_apps: Vec<String>,
+    trusted_proxies: Networks,
     tokens: Tokens,
     routes: Vec<ApiRoute>,
     metrics: Option<Metrics>,
@@ -123,6 +127,7 @@ pub fn routes(deps: Deps) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'stati
         directory: deps.directory,
         keys: deps.keys,
         configured_apps: deps.configured_apps,
+        trusted_proxies: deps.trusted_proxies,
         tokens: Tokens::new(deps.access.clone(), &deps.admin_token),
         access: deps.access,
         statistics: deps.statistics,

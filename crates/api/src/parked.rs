@@ -8,7 +8,7 @@ use common::{EnvelopeId, NumberId, TenantId, Timestamp};
 use ports::parking::{ParkedFilter, ParkedGroup, ParkedRow};
 use serde::{Deserialize, Serialize};
 
-use crate::access::Caller;
+use crate::access::{Caller, Target};
 use crate::problem::{FieldError, Problem};
 use crate::query::Query;
 use crate::{State, body};
@@ -148,5 +148,17 @@ pub(crate) async fn release(state: Data<State>, body: Payload) -> Result<HttpRes
         return Err(Problem::invalid(vec![FieldError::new("body", message)]));
     }
     let due = state.parking.make_due(&filter, state.clock.now(), true).await?;
-    Ok(HttpResponse::Accepted().json(Marked { due }))
+    Ok(Target(described(&filter)).on(HttpResponse::Accepted().json(Marked { due })))
+}
+
+/// A filter as the log has it.
+fn described(filter: &ParkedFilter) -> String {
+    let parts = [
+        filter.envelope.map(|envelope| format!("envelope={}", envelope.0)),
+        filter.tenant.as_ref().map(|tenant| format!("tenant={tenant}")),
+        filter.reason.map(|reason| format!("reason={}", reason.as_str())),
+        filter.number.as_ref().map(|number| format!("number={}", number.as_str())),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    if parts.is_empty() { "all".to_owned() } else { parts.join(" ") }
 }

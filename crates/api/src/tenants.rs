@@ -11,7 +11,7 @@ use common::ids::WabaId;
 use common::{NumberId, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::access::Caller;
+use crate::access::{Caller, Target};
 use crate::directory::change;
 use crate::plan::{MAX_NAME_CHARS, is_name};
 use crate::problem::{FieldError, Problem};
@@ -178,7 +178,7 @@ pub(crate) async fn create(state: Data<State>, body: Payload) -> Result<HttpResp
     .await?;
     let mut response = HttpResponse::Created();
     response.insert_header((LOCATION, format!("/api/tenants/{id}")));
-    answer(&state, &id, response).await
+    Ok(Target(id.to_string()).on(answer(&state, &id, response).await?))
 }
 
 #[derive(Deserialize)]

@@ -8,7 +8,7 @@ use common::access::{Scope, Token, TokenText};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::access::Caller;
+use crate::access::{Caller, Target};
 use crate::plan::{MAX_NAME_CHARS, is_name};
 use crate::problem::{FieldError, Problem};
 use crate::query::Query;
@@ -97,7 +97,8 @@ pub(crate) async fn create(state: Data<State>, body: Payload) -> Result<HttpResp
     };
     state.access.add_token(&made, text.hash()).await?;
     state.tokens.forget();
-    Ok(HttpResponse::Created().json(Made { token: text.expose().to_owned(), made }))
+    let target = Target(made.id.to_string());
+    Ok(target.on(HttpResponse::Created().json(Made { token: text.expose().to_owned(), made })))
 }
 
 #[derive(Serialize)]

@@ -399,10 +399,15 @@ impl Config {
         &self.ingress.prefix
     }
 
+    /// Proxies whose word on clients counts.
+    pub(crate) fn trusted_proxies(&self) -> anyhow::Result<Networks> {
+        self.ingress.trusted_proxies.parse().context("ingress.trusted_proxies")
+    }
+
     /// Who may come to the public listener, and how. Starts to watch the allow-list's file.
     pub(crate) fn front(&self, tasks: &Tasks) -> anyhow::Result<Front> {
         let section = &self.ingress;
-        let trusted_proxies: Networks = section.trusted_proxies.parse().context("ingress.trusted_proxies")?;
+        let trusted_proxies = self.trusted_proxies()?;
         let allowed: Option<Allowed> = if section.allow_list_file.as_os_str().is_empty() {
             None
         } else {

@@ -214,6 +214,7 @@ async fn begin(
                 Arc::new(move || keys.ring())
             },
             clock: clock.clone(),
+            trusted_proxies: config.trusted_proxies()?,
             configured_apps: config.apps().iter().map(|app| app.id.to_owned()).collect(),
             admin_token: token.secret.clone(),
             metrics: Some(metrics.clone()),

@@ -117,6 +117,9 @@ pub async fn serve(config: &Config, notes: &[String], jobs: Jobs) -> anyhow::Res
     if config.mode == Mode::Production && is_public && config.tls().is_none() {
         tracing::warn!("the public listener speaks plain HTTP; put a TLS proxy in front of it");
     }
+    if config.mode == Mode::Production && jobs.has(Job::Api) && !config.listen.api.ip().is_loopback() {
+        tracing::warn!("the API speaks plain HTTP and others can reach it: its tokens need a TLS proxy in front of it");
+    }
     // Before anybody is told that it runs.
     let mut signals = Signals::listen();
     let process = tokio::select! {

@@ -106,9 +106,11 @@ impl Access for SqliteAccess {
         self.write(statement).await.map(|_| ())
     }
 
-    async fn finish_action(&self, id: Uuid, status: u16) -> Result<(), Unavailable> {
-        let statement =
-            sqlx::query("UPDATE actions SET status = ?2 WHERE id = ?1").bind(id.as_bytes().to_vec()).bind(status);
+    async fn finish_action(&self, id: Uuid, status: u16, target: Option<&str>) -> Result<(), Unavailable> {
+        let statement = sqlx::query("UPDATE actions SET status = ?2, target = coalesce(target, ?3) WHERE id = ?1")
+            .bind(id.as_bytes().to_vec())
+            .bind(status)
+            .bind(target);
         self.write(statement).await.map(|_| ())
     }
 

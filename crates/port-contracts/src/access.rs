@@ -165,9 +165,11 @@ pub async fn an_action_is_there_before_it_ends<H: Harness>() {
         scene.access().begin_action(each).await.unwrap();
     }
     assert_eq!(listed(&scene, all()).await, [two.clone(), one.clone()]);
-    scene.access().finish_action(one.id, 204).await.unwrap();
+    scene.access().finish_action(one.id, 204, Some("not what was said before")).await.unwrap();
+    scene.access().finish_action(two.id, 201, Some("made")).await.unwrap();
     scene.access().begin_action(&one).await.unwrap();
     let scene = scene.restart().await;
+    let two = Action { status: Some(201), target: Some("made".to_owned()), ..two };
     assert_eq!(listed(&scene, all()).await, [two, Action { status: Some(204), ..one }]);
 }
 

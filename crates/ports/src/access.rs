@@ -42,8 +42,8 @@ pub trait Access: Send + Sync {
     /// Writes an action down before it is done. Idempotent by its id.
     async fn begin_action(&self, action: &Action) -> Result<(), Unavailable>;
 
-    /// Says how an action ended.
-    async fn finish_action(&self, id: Uuid, status: u16) -> Result<(), Unavailable>;
+    /// Says how an action ended, and to what it was done if that was not known before.
+    async fn finish_action(&self, id: Uuid, status: u16, target: Option<&str>) -> Result<(), Unavailable>;
 
     /// Actions, newest first.
     async fn actions(&self, filter: &ActionFilter) -> Result<Vec<Action>, Unavailable>;

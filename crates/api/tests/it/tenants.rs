@@ -337,3 +337,34 @@ async fn what_changes_something_is_written_down_before_it_is_done() {
     call(&world, Method::PUT, "/api/tenants/acme", json!({"status": "active"})).await.problem(503);
     assert_eq!(world.get("/api/tenants/acme").await.json()["status"], "suspended", "what leaves no trace is not done");
 }
+
+#[actix_web::test]
+async fn the_log_says_to_what_and_from_where_also_where_the_path_does_not() {
+    use actix_web::App;
+    use actix_web::test::{TestRequest, call_service, init_service};
+
+    let world = two_tenants().await;
+    let made = call(&world, Method::POST, "/api/tokens", json!({"name": "n", "scope": "operator"})).await.json();
+    call(&world, Method::POST, "/api/tenants", json!({"id": "new"})).await;
+    call(&world, Method::POST, "/api/tenants", json!({"id": "new"})).await.problem(409);
+    call(&world, Method::POST, "/api/parked/release", json!({"tenant": "acme", "reason": "throttled"})).await;
+    call(&world, Method::POST, "/api/parked/release", json!({"all": true})).await;
+    call(&world, Method::POST, "/v1/directory/import", json!({"tenants": [{"id": "third"}]})).await;
+    let filter = ActionFilter { limit: 6, ..ActionFilter::default() };
+    let actions = world.access.0.access().actions(&filter).await.unwrap();
+    let mut targets: Vec<_> = actions.iter().map(|each| each.target.as_deref()).collect();
+    targets.reverse();
+    let token = made["id"].as_str();
+    assert_eq!(targets, [token, Some("new"), None, Some("tenant=acme reason=throttled"), Some("all"), Some("1 entries")]);
+
+    let service = init_service(App::new().configure(api::routes(world.deps()))).await;
+    for (peer, seen) in [("192.0.2.9:1", "203.0.113.7"), ("198.51.100.9:1", "198.51.100.9")] {
+        let request = TestRequest::post().uri("/api/parked/release").peer_addr(peer.parse().unwrap());
+        let forwarded = [("x-forwarded-for", "10.0.0.1, 203.0.113.7"), bearer()];
+        let request = forwarded.into_iter().fold(request, TestRequest::insert_header).set_payload(r#"{"all":true}"#);
+        assert_eq!(call_service(&service, request.to_request()).await.status().as_u16(), 202);
+        let filter = ActionFilter { limit: 1, ..ActionFilter::default() };
+        let actions = world.access.0.access().actions(&filter).await.unwrap();
+        assert_eq!(actions[0].source_ip.to_string(), seen);
+    }
+}

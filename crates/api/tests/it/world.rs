@@ -73,6 +73,7 @@ impl World {
             prefix: "/api/v1/whatsapp-hardened".to_owned(),
             keys: Arc::new(move || Arc::clone(&ring)),
             clock: Arc::new(SystemClock),
+            trusted_proxies: "192.0.2.0/24".parse().unwrap(),
             configured_apps: vec!["from-configuration".to_owned()],
             admin_token: TOKEN.into(),
             metrics: None,

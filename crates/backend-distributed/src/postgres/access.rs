@@ -104,8 +104,11 @@ impl Access for PostgresAccess {
         self.write(statement).await.map(|_| ())
     }
 
-    async fn finish_action(&self, id: Uuid, status: u16) -> Result<(), Unavailable> {
-        let statement = sqlx::query("UPDATE actions SET status = $2 WHERE id = $1").bind(id).bind(i32::from(status));
+    async fn finish_action(&self, id: Uuid, status: u16, target: Option<&str>) -> Result<(), Unavailable> {
+        let statement = sqlx::query("UPDATE actions SET status = $2, target = coalesce(target, $3) WHERE id = $1")
+            .bind(id)
+            .bind(i32::from(status))
+            .bind(target);
         self.write(statement).await.map(|_| ())
     }
 

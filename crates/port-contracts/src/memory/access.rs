@@ -73,10 +73,11 @@ impl Access for MemoryBackend {
         self.faults().run(Operation::WriteAccess, work).await
     }
 
-    async fn finish_action(&self, id: Uuid, status: u16) -> Result<(), Unavailable> {
+    async fn finish_action(&self, id: Uuid, status: u16, target: Option<&str>) -> Result<(), Unavailable> {
         let work = || {
             if let Some(action) = self.access_rows().actions.get_mut(&id) {
                 action.status = Some(status);
+                action.target = action.target.take().or_else(|| target.map(str::to_owned));
             }
         };
         self.faults().run(Operation::WriteAccess, work).await
