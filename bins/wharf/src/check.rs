@@ -13,7 +13,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::remote::{Remote, part};
+use crate::remote::{Endpoint, part};
 
 /// Within this a webhook must be answered.
 const ANSWERED: Duration = Duration::from_secs(2);
@@ -28,10 +28,10 @@ const WABA: &str = "100000000000002";
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
     /// Where webhooks go
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    #[arg(long, env = "WHARF_GATEWAY_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
     #[command(flatten)]
-    remote: Remote,
+    api: Endpoint,
     /// The secret of Meta's app; without it Meta is not tried
     #[arg(long, env = "WHATSAPP_APP_SECRET", hide_env_values = true)]
     app_secret: Option<String>,
@@ -136,7 +136,10 @@ impl Check {
             request = request.header(*name, value);
         }
         let begun = Instant::now();
-        let response = request.send().await.with_context(|| format!("cannot reach {}", self.args.url))?;
+        let response = request
+            .send()
+            .await
+            .with_context(|| format!("cannot reach {} (--url or WHARF_GATEWAY_URL names another)", self.args.url))?;
         let (status, retry_after) = (response.status(), response.headers().contains_key("retry-after"));
         let body = response.text().await.unwrap_or_default();
         Ok(Answer { status, body, retry_after, took: begun.elapsed() })
@@ -152,7 +155,7 @@ impl Check {
 
     /// Asks the API.
     async fn ask(&self, path: &str) -> anyhow::Result<Value> {
-        self.args.remote.ask(Method::GET, path, None).await?.map_err(|refused| {
+        self.args.api.ask(Method::GET, path, None).await?.map_err(|refused| {
             refused.report();
             anyhow::anyhow!("the API refused {path}")
         })
@@ -179,7 +182,7 @@ impl Check {
         let (live, ready) = (self.get("/health").await?, self.get("/health/ready").await?);
         self.say("health", live.is(200));
         self.say("readiness", ready.is(200));
-        let metrics = self.args.remote.serves("/metrics").await?;
+        let metrics = self.args.api.serves("/metrics").await?;
         self.say("metrics", expect(metrics, "served by the API", "not served by the API with this token"));
         Ok(())
     }

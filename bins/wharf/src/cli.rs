@@ -177,6 +177,29 @@ fn check(args: &ConfigArgs) -> Result<(assembly::Config, Vec<String>), ExitCode>
 mod tests {
     use clap::CommandFactory as _;
 
+    /// The help of a command, as `wharf <words> --help` prints it.
+    fn help(words: &[&str]) -> String {
+        let mut command = super::Cli::command();
+        command.build();
+        let found = words.iter().fold(&mut command, |command, word| command.find_subcommand_mut(word).unwrap());
+        found.render_long_help().to_string()
+    }
+
+    #[test]
+    fn every_address_has_a_name_in_the_environment() {
+        for words in [&["tenants", "list"][..], &["tokens", "list"], &["apps", "list"], &["actions"], &["check"]] {
+            assert!(help(words).contains("[env: WHARF_API_URL="), "{words:?}");
+        }
+        assert!(help(&["check"]).contains("[env: WHARF_GATEWAY_URL="));
+        assert!(help(&["simulate", "send"]).contains("[env: WHARF_WEBHOOK_URL="));
+    }
+
+    #[test]
+    fn only_commands_that_show_an_answer_offer_json() {
+        assert!(help(&["tenants", "list"]).contains("--json"));
+        assert!(!help(&["check"]).contains("--json"));
+    }
+
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();

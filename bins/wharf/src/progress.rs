@@ -1,5 +1,6 @@
 //! Progress of a load run: one line on a terminal, a line every few seconds elsewhere.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -12,6 +13,7 @@ pub(crate) async fn show(mut progress: watch::Receiver<Progress>, count: u64) {
     let terminal = std::io::stderr().is_terminal();
     let every = if terminal { Duration::from_millis(200) } else { Duration::from_secs(5) };
     let started = tokio::time::Instant::now();
+    let mut hints = Hints::default();
     loop {
         let ended = tokio::select! {
             () = tokio::time::sleep(every) => false,
@@ -26,6 +28,9 @@ pub(crate) async fn show(mut progress: watch::Receiver<Progress>, count: u64) {
             now.sent, now.acknowledged, now.refused_forged, now.retries, now.waiting
         );
         let mut out = std::io::stderr().lock();
+        for hint in hints.of(&now) {
+            let _ = if terminal { writeln!(out, "\r\x1b[2K{hint}") } else { writeln!(out, "{hint}") };
+        }
         let _ = if terminal { write!(out, "\r\x1b[2K{line}") } else { writeln!(out, "{line}") };
         let _ = out.flush();
         if ended {
@@ -34,6 +39,34 @@ pub(crate) async fn show(mut progress: watch::Receiver<Progress>, count: u64) {
             }
             return;
         }
+    }
+}
+
+/// What a person would otherwise have to guess from the figures, each thing once.
+#[derive(Debug, Default)]
+struct Hints {
+    limits: bool,
+    no_answer: BTreeSet<&'static str>,
+}
+
+impl Hints {
+    fn of(&mut self, now: &Progress) -> Vec<String> {
+        let mut new = Vec::new();
+        if now.limited > 0 && !self.limits {
+            self.limits = true;
+            new.push(
+                "429: Wharf takes so many requests a second from one address (ingress.per_ip_limit_per_second, 50 unless \
+                 set) and so many in all (ingress.global_limit_per_second). What it refuses is sent again later. A lower \
+                 --rate, several --from or a higher limit avoid it"
+                    .to_owned(),
+            );
+        }
+        if let Some(why) = now.no_answer
+            && self.no_answer.insert(why)
+        {
+            new.push(format!("no answer: {why}"));
+        }
+        new
     }
 }
 
@@ -71,8 +104,10 @@ pub(crate) fn report(report: &Report) -> String {
         let _ = write!(text, " {status}: {count}");
     }
     if report.transport_errors > 0 {
-        let last = report.last_transport_error.as_deref().unwrap_or("unknown");
-        let _ = write!(text, "\ntransport errors {} (last: {last})", report.transport_errors);
+        let _ = write!(text, "\ntransport errors {}", report.transport_errors);
+        for (cause, count) in &report.transport_causes {
+            let _ = write!(text, "\n  {count} × {cause}");
+        }
     }
     text
 }
@@ -84,4 +119,31 @@ pub(crate) fn succeeded(report: &Report) -> bool {
         && report.unexpected.is_empty()
         && report.forged_sent == report.forged_refused
         && report.acknowledged_posts + report.forged_sent == report.posts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_are_given_once() {
+        let mut hints = Hints::default();
+        assert!(hints.of(&Progress::default()).is_empty());
+        let limited = Progress { limited: 3, ..Progress::default() };
+        assert!(hints.of(&limited)[0].contains("ingress.per_ip_limit_per_second"));
+        assert!(hints.of(&Progress { limited: 9, ..limited }).is_empty());
+        let dead = Progress { no_answer: Some("none in time"), ..limited };
+        assert_eq!(hints.of(&dead), ["no answer: none in time"]);
+        assert!(hints.of(&dead).is_empty());
+        assert_eq!(hints.of(&Progress { no_answer: Some("the connection broke off"), ..dead }).len(), 1);
+    }
+
+    #[test]
+    fn a_report_says_why_there_was_no_answer() {
+        let mut failed = Report { transport_errors: 3, ..Report::default() };
+        failed.transport_causes.insert("connection refused".to_owned(), 2);
+        failed.transport_causes.insert("timed out".to_owned(), 1);
+        let text = report(&failed);
+        assert!(text.contains("2 × connection refused") && text.contains("1 × timed out"), "{text}");
+    }
 }

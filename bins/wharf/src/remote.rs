@@ -11,9 +11,9 @@ use serde_json::Value;
 
 /// Where the API is, and with what to come.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Remote {
+pub(crate) struct Endpoint {
     /// The API of the running Wharf
-    #[arg(long, global = true, default_value = "http://127.0.0.1:8081", value_name = "URL")]
+    #[arg(long, global = true, env = "WHARF_API_URL", default_value = "http://127.0.0.1:8081", value_name = "URL")]
     api_url: String,
     /// The API's token; without it the file admin.token in the data folder is read
     #[arg(long, global = true, env = "WHARF_ADMIN_TOKEN", hide_env_values = true)]
@@ -21,6 +21,13 @@ pub(crate) struct Remote {
     /// The data folder of the running Wharf, for its token
     #[arg(long, global = true, env = "WHARF_DATA_DIR", default_value = "wharf-data", value_name = "FOLDER")]
     data_dir: PathBuf,
+}
+
+/// The same for a command that shows what the API answers.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Remote {
+    #[command(flatten)]
+    api: Endpoint,
     /// Print the API's answer as JSON
     #[arg(long, global = true)]
     json: bool,
@@ -30,7 +37,7 @@ pub(crate) struct Remote {
 #[derive(Debug)]
 pub(crate) struct Refused(Value, reqwest::StatusCode);
 
-impl Remote {
+impl Endpoint {
     fn token(&self) -> anyhow::Result<String> {
         if let Some(token) = self.token.as_ref().filter(|token| !token.is_empty()) {
             return Ok(token.clone());
@@ -54,7 +61,10 @@ impl Remote {
             request = request.json(body);
         }
         let response = request.send().await.with_context(|| {
-            format!("cannot reach the API at {}; is `wharf up` running? (--api-url names another)", self.api_url)
+            format!(
+                "cannot reach the API at {}; is it running? (--api-url or WHARF_API_URL names another)",
+                self.api_url
+            )
         })?;
         let status = response.status();
         let answer: Value = response.json().await.unwrap_or_default();
@@ -69,7 +79,9 @@ impl Remote {
         let response = response.with_context(|| format!("cannot reach the API at {}", self.api_url))?;
         Ok(response.status().is_success())
     }
+}
 
+impl Remote {
     /// Asks, and shows the answer with `show`, or as JSON if that is wanted.
     pub(crate) async fn run(
         &self,
@@ -78,7 +90,7 @@ impl Remote {
         body: Option<Value>,
         show: impl FnOnce(&Value) -> String,
     ) -> anyhow::Result<ExitCode> {
-        match self.ask(method, path, body.as_ref()).await? {
+        match self.api.ask(method, path, body.as_ref()).await? {
             Ok(answer) => {
                 self.print(&answer, show);
                 Ok(ExitCode::SUCCESS)

@@ -17,7 +17,7 @@ use crate::progress;
 #[derive(Debug, Args)]
 pub(crate) struct SendArgs {
     /// Where to send
-    #[arg(long, default_value = "http://127.0.0.1:8080/webhooks/meta")]
+    #[arg(long, env = "WHARF_WEBHOOK_URL", default_value = "http://127.0.0.1:8080/webhooks/meta")]
     url: String,
     /// The app secret to sign with
     #[arg(long, env = "WHATSAPP_APP_SECRET", hide_env_values = true, value_parser = clap::builder::NonEmptyStringValueParser::new())]

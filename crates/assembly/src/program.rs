@@ -68,10 +68,19 @@ fn failed(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Where commands of `wharf` find a running one, if a flag does not say it. They begin like settings and are none, so a
+/// process that finds them in its environment must not take them for a misspelled one.
+const ADDRESSES_OF_COMMANDS: [&str; 3] = ["WHARF_API_URL", "WHARF_GATEWAY_URL", "WHARF_WEBHOOK_URL"];
+
+fn is_configuration(name: &str) -> bool {
+    !ADDRESSES_OF_COMMANDS.contains(&name)
+}
+
 /// The environment, read in this one place.
 pub fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| is_configuration(name))
         .collect()
 }
 
@@ -240,7 +249,8 @@ fn command_line(job: Job) -> clap::Command {
 const GATEWAY_NEEDS: &str = "\
 Needs, from the environment or the file of --config:
   WHARF__NATS__URL          nats://host:4222
-  WHARF__NATS__MONITOR_URL  http://host:8222; says whether NATS syncs. Required in production
+  WHARF__NATS__MONITOR_URL  http://host:8222; says whether NATS syncs. Only in development, and with
+                            WHARF__NATS__UNSAFE_LAZY_SYNC=true, does it start without
   WHARF__REDIS__URL         redis://host:6379
   WHARF__KEYS__FILE         the master keys, a copy of what `wharf migrate` made
 
@@ -250,7 +260,8 @@ Secrets of providers come from the directory, which `api` writes. It never opens
 const NORMALIZER_NEEDS: &str = "\
 Needs, from the environment or the file of --config:
   WHARF__NATS__URL          nats://host:4222
-  WHARF__NATS__MONITOR_URL  http://host:8222; says whether NATS syncs. Required in production
+  WHARF__NATS__MONITOR_URL  http://host:8222; says whether NATS syncs. Only in development, and with
+                            WHARF__NATS__UNSAFE_LAZY_SYNC=true, does it start without
   WHARF__POSTGRES__URL      postgres://host:5432/wharf; DATABASE_URL too
   WHARF__BLOBS__FOLDER      where sealed raw webhooks go, the same for every normalizer
   WHARF__KEYS__FILE         the master keys, a copy of what `wharf migrate` made
@@ -260,8 +271,10 @@ Needs, from the environment or the file of --config:
 const API_NEEDS: &str = "\
 Needs, from the environment or the file of --config:
   WHARF__NATS__URL          nats://host:4222
-  WHARF__NATS__MONITOR_URL  http://host:8222; says whether NATS syncs. Required in production
+  WHARF__NATS__MONITOR_URL  http://host:8222; says whether NATS syncs. Only in development, and with
+                            WHARF__NATS__UNSAFE_LAZY_SYNC=true, does it start without
   WHARF__POSTGRES__URL      postgres://host:5432/wharf; DATABASE_URL too
+  WHARF__BLOBS__FOLDER      where sealed raw webhooks are, the same as the normalizers', for `wharf raw show`
   WHARF__KEYS__FILE         the master keys, a copy of what `wharf migrate` made
   WHARF_ADMIN_TOKEN         opens the API, the same for every replica
 For single-tenant operation also WHATSAPP_APP_SECRET and WHATSAPP_VERIFY_TOKEN.
@@ -280,6 +293,16 @@ mod tests {
             let help = command.render_long_help().to_string();
             assert!(help.contains("WHARF__NATS__URL") && help.contains("--admin-listen"), "{help}");
             assert_eq!(help.contains("--listen <"), job != Job::Normalizer, "{help}");
+            assert_eq!(help.contains("WHARF__BLOBS__FOLDER"), job != Job::Gateway, "{help}");
+            assert!(help.contains("WHARF__NATS__UNSAFE_LAZY_SYNC"), "{help}");
         }
+    }
+
+    #[test]
+    fn addresses_for_commands_are_not_configuration() {
+        for name in ADDRESSES_OF_COMMANDS {
+            assert!(!is_configuration(name));
+        }
+        assert!(is_configuration("WHARF_MODE") && is_configuration("WHARF_API_URI"));
     }
 }

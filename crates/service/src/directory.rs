@@ -73,7 +73,7 @@ impl DirectoryWatch {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(error = &*error, "cannot load the directory; the last one stays in use");
+                    tracing::error!(error = &*error, "{}", self.complaint());
                 }
             }
             tokio::select! {
@@ -83,11 +83,33 @@ impl DirectoryWatch {
         }
     }
 
+    /// Of a load that failed. Without any directory nothing is taken, and nobody should think that there is one.
+    fn complaint(&self) -> &'static str {
+        if self.current.borrow().is_some() {
+            "cannot load the directory; the last one stays in use"
+        } else {
+            "cannot load the directory; there is none yet, so this process is not ready"
+        }
+    }
+
     async fn load(
         store: &dyn DirectoryStore,
         keys: &KeyFile,
     ) -> Result<OpenDirectory, Box<dyn std::error::Error + Send + Sync>> {
         let directory = store.snapshot().await?;
         Ok(OpenDirectory::open(&directory, &keys.ring())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_load_says_whether_there_is_a_directory() {
+        let watch = DirectoryWatch::default();
+        assert!(watch.complaint().contains("there is none yet"));
+        watch.current.send_replace(Some(Arc::default()));
+        assert!(watch.complaint().contains("the last one stays"));
     }
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::Tasks;
 use crate::names;
@@ -42,18 +44,29 @@ pub fn start_logs(level: &str, format: LogFormat) {
         "{level},sqlx=warn,actix_server=warn,actix_http=off,hyper=warn,reqwest=warn,redis=warn,async_nats=warn,\
          async_nats::connector=off"
     ));
-    let text = match format {
+    let is_terminal = std::io::stderr().is_terminal();
+    let is_text = match format {
         LogFormat::Json => false,
         LogFormat::Text => true,
-        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Auto => is_terminal,
     };
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
-    let _ = if text {
-        builder.with_target(false).try_init()
+    let _ = if is_text {
+        text(filter, std::io::stderr, is_terminal).try_init()
     } else {
-        builder.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init()
+        let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let builder = builder.with_span_events(FmtSpan::NONE).json().flatten_event(true);
+        builder.with_current_span(true).with_span_list(false).finish().try_init()
     };
+}
+
+/// Logs as text. In colours on a terminal only, and there only if NO_COLOR is not set, which the library looks at.
+fn text<W>(filter: EnvFilter, writer: W, is_terminal: bool) -> impl tracing::Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let builder = builder.with_span_events(FmtSpan::NONE).with_target(false);
+    if is_terminal { builder.finish() } else { builder.with_ansi(false).finish() }
 }
 
 /// Seconds; fine around the bars that matter (50 ms, 200 ms, 250 ms, 1 s, 1.8 s).
@@ -91,5 +104,37 @@ impl Metrics {
     /// Prometheus' text format.
     pub fn render(&self) -> String {
         self.0.render()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_for_a_terminal_has_no_colours() {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = text(EnvFilter::new("info"), move || writer.clone(), false);
+        tracing::subscriber::with_default(subscriber, || tracing::warn!(number = 7, "a warning"));
+        let logged = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+        assert!(logged.contains("WARN a warning number=7"), "{logged:?}");
+        assert!(!logged.contains('\x1b'), "{logged:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! What is counted while delivering and what is told at the end. Counting only; it decides nothing.
 
-use std::{collections::BTreeMap, error::Error as _, fmt::Write as _, time::Duration};
+use std::{collections::BTreeMap, error::Error as _, fmt::Write as _, io::ErrorKind, time::Duration};
 
 use hdrhistogram::Histogram;
 
@@ -25,6 +25,10 @@ pub struct Progress {
     pub waiting: u64,
     /// Webhooks settled otherwise: given up, 200 with another body, forged and not refused.
     pub failed: u64,
+    /// Answers with 429: the receiver has limits.
+    pub limited: u64,
+    /// Why the last try without a complete answer had none.
+    pub no_answer: Option<&'static str>,
 }
 
 /// Times of the answers that acknowledged, each from just before its request to the end of its answer
@@ -63,8 +67,8 @@ pub struct Report {
     pub statuses: BTreeMap<u16, u64>,
     /// Tries without a complete answer.
     pub transport_errors: u64,
-    /// The last of those errors with its causes, if any.
-    pub last_transport_error: Option<String>,
+    /// Those errors with their causes, and how often each occurred; the first eight kinds.
+    pub transport_causes: BTreeMap<String, u64>,
     /// Tries beyond the first.
     pub retries: u64,
     /// Genuine webhooks whose retries were used up.
@@ -82,10 +86,15 @@ pub struct Report {
 /// Longer answers count as an hour, in microseconds.
 const LONGEST: u64 = 3_600_000_000;
 
+/// Kinds of errors that are told apart. The rest is only in the sum.
+const CAUSES: usize = 8;
+const TOO_MANY: u16 = 429;
+
 /// A report in the making.
 pub(super) struct Tally {
     report: Report,
     failed: u64,
+    no_answer: Option<&'static str>,
     latency: Histogram<u64>,
     keep: bool,
 }
@@ -94,7 +103,7 @@ impl Tally {
     /// Keeps what was acknowledged if `keep`.
     pub(super) fn new(keep: bool) -> Self {
         let latency = Histogram::new_with_max(LONGEST, 3).expect("these limits make a histogram");
-        Self { report: Report::default(), failed: 0, latency, keep }
+        Self { report: Report::default(), failed: 0, no_answer: None, latency, keep }
     }
 
     pub(super) fn sent(&mut self, forged: bool) {
@@ -112,7 +121,12 @@ impl Tally {
             Answer::Status { code, .. } => *self.report.statuses.entry(*code).or_default() += 1,
             Answer::Transport(error) => {
                 self.report.transport_errors += 1;
-                self.report.last_transport_error = Some(with_causes(error));
+                self.no_answer = Some(in_words(error));
+                let causes = &mut self.report.transport_causes;
+                let cause = with_causes(error);
+                if causes.len() < CAUSES || causes.contains_key(&cause) {
+                    *causes.entry(cause).or_default() += 1;
+                }
             }
         }
     }
@@ -153,6 +167,8 @@ impl Tally {
             retries: self.report.retries,
             waiting: 0,
             failed: self.failed,
+            limited: self.report.statuses.get(&TOO_MANY).copied().unwrap_or_default(),
+            no_answer: self.no_answer,
         }
     }
 
@@ -160,6 +176,22 @@ impl Tally {
         let at = |quantile| self.latency.value_at_quantile(quantile);
         let latency = Latency { p50: at(0.5), p90: at(0.9), p99: at(0.99), max: self.latency.max() };
         Report { elapsed, unsettled: unsettled as u64, latency, ..self.report }
+    }
+}
+
+fn in_words(error: &reqwest::Error) -> &'static str {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    let refused = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    };
+    if error.is_timeout() {
+        "none in time"
+    } else if causes.into_iter().any(refused) {
+        "nobody listens at that address (connection refused)"
+    } else if error.is_connect() {
+        "no connection to that address"
+    } else {
+        "the connection broke off"
     }
 }
 

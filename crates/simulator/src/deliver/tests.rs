@@ -199,7 +199,7 @@ async fn survives_connections_that_drop() {
     .await;
     let (report, _) = run(300, delivery(url)).await;
     assert!(report.transport_errors > 50, "{report:?}");
-    assert!(report.last_transport_error.is_some());
+    assert!(!report.transport_causes.is_empty() && report.transport_causes.len() <= 8, "{report:?}");
     assert_eq!(sorted(report.acknowledged), genuine(300));
     let lost = report.forged_sent - report.forged_refused;
     assert_eq!(report.retries + lost, report.transport_errors, "forged ones are not retried");
@@ -230,9 +230,26 @@ async fn nobody_listening_is_a_transport_error() {
     // Bound, so that nobody else gets the port, and dropped.
     let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = format!("http://{address}/");
-    let (report, _) = run(10, Delivery { retry: RetrySchedule::none(), ..delivery(url) }).await;
+    let (report, progress) = run(10, Delivery { retry: RetrySchedule::none(), ..delivery(url) }).await;
     assert_eq!(report.transport_errors, 10);
     assert!(report.unexpected.is_empty());
+    assert_eq!(report.transport_causes.values().sum::<u64>(), 10, "{report:?}");
+    assert!(report.transport_causes.keys().all(|cause| cause.contains("refused")), "{report:?}");
+    assert_eq!(progress.no_answer, Some("nobody listens at that address (connection refused)"));
+}
+
+#[tokio::test]
+async fn a_limit_of_the_receiver_is_seen_on_the_way() {
+    let mut left = 5;
+    let url = receiver(move |received| {
+        left -= i32::from(received.genuine() && left > 0);
+        if left > 0 { Some(("429 Too Many Requests", "later")) } else { TAKEN }
+    })
+    .await;
+    let (report, progress) = run(20, delivery(url)).await;
+    assert!(progress.limited >= 4, "{progress:?}");
+    assert_eq!(progress.limited, report.statuses[&429]);
+    assert_eq!(progress.no_answer, None);
 }
 
 #[tokio::test]
