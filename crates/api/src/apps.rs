@@ -120,7 +120,7 @@ pub(crate) async fn create(state: Data<State>, body: Payload) -> Result<HttpResp
     .await?;
     let mut response = HttpResponse::Created();
     response.insert_header((LOCATION, format!("/api/apps/{id}")));
-    Ok(Target(id.to_string()).on(answer(&state, &id, response).await?))
+    Ok(Target(id.clone()).on(answer(&state, &id, response).await?))
 }
 
 #[derive(Deserialize)]
