@@ -287,5 +287,5 @@ fn an_import_needs_the_token_and_a_running_process() {
     let _folder = wharf.stop();
     let gone = binary::run(&["tenants", "import", "--api-url", &url, "--token", &token, file], &[]);
     assert_eq!(gone.code, Some(1), "{gone:?}");
-    assert!(gone.stderr.contains("is `wharf up` running?"), "{gone:?}");
+    assert!(gone.stderr.contains("is it running?"), "{gone:?}");
 }
