@@ -80,13 +80,16 @@ pub async fn check(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// An error with its causes, on one line.
+/// An error with its causes, on one line. Many an error repeats its cause in its own text: that is said once.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
         cause = error.source();
     }
     text
@@ -203,7 +206,7 @@ async fn nats(config: &Config, findings: &mut Vec<Finding>) -> Option<Result<Dir
         Ok(()) => findings.push(Finding::ok(SUBJECT, "version, limits, sync and streams are as they must be")),
         Err(error) => findings.push(Finding::failed(SUBJECT, error)),
     }
-    clock(nats.clock().await, findings);
+    clock(SUBJECT, nats.clock().await, findings);
     let directory = asked(async { nats.directory().snapshot().await }).await;
     nats.close().await;
     Some(directory)
@@ -236,7 +239,7 @@ async fn postgres(config: &Config, findings: &mut Vec<Finding>) -> Option<Direct
             return None;
         }
     };
-    clock(postgres.clock().await, findings);
+    clock(SUBJECT, postgres.clock().await, findings);
     let verified = asked(postgres.verify()).await;
     let directory = match verified {
         Ok(()) => {
@@ -257,11 +260,11 @@ async fn postgres(config: &Config, findings: &mut Vec<Finding>) -> Option<Direct
 }
 
 /// This machine's clock beside a server's. Times of receipt come from gateways, their ages from servers.
-fn clock(server: Option<Timestamp>, findings: &mut Vec<Finding>) {
-    let Some(server) = server else { return };
+fn clock(server: &str, there: Option<Timestamp>, findings: &mut Vec<Finding>) {
+    let Some(there) = there else { return };
     let here = SystemClock.now();
-    let apart = here.since(server).max(server.since(here));
-    let text = format!("this machine and the server are {:.1} s apart", apart.as_secs_f64());
+    let apart = here.since(there).max(there.since(here));
+    let text = format!("this machine and {server} are {:.1} s apart", apart.as_secs_f64());
     findings.push(if apart > CLOCKS_BROKEN {
         Finding::failed("clocks", format!("{text}; set the clocks by NTP"))
     } else if apart > CLOCKS_APART {

@@ -26,8 +26,8 @@ use tokio::sync::Notify;
 
 use crate::OpenError;
 pub use event_bus::JetStreamBus;
-pub(crate) use stream_directory::Head;
 pub use stream_directory::StreamDirectory;
+pub(crate) use stream_directory::{Contents, HEAD, Head, Position, subject};
 
 /// The oldest server that keeps every promise of the bus.
 const OLDEST_SERVER: (i64, i64) = (2, 11);

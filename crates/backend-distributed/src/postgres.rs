@@ -33,6 +33,7 @@ use sqlx::Connection as _;
 use tokio::sync::Notify;
 
 pub use access::PostgresAccess;
+pub(crate) use directory::Changes;
 pub use directory::PostgresDirectory;
 pub use event_store::PostgresEventStore;
 pub use feed::PostgresFeed;

@@ -26,7 +26,7 @@ pub trait DirectoryStore: Send + Sync {
     async fn changed(&self, revision: u64) -> Result<u64, Unavailable>;
 
     /// Writes entries, each replacing the last value of its key, all or none, if the directory is still at the revision
-    /// `read_at`. Durable when it returns the new revision.
+    /// `read_at`. Durable when it returns the new revision; readers in other processes may see it later.
     ///
     /// The condition is what keeps two writers apart: each would make keys of its own for a new tenant, and what was
     /// sealed under the keys that lose could never be opened. Writing nothing always succeeds.

@@ -87,3 +87,21 @@ fn a_stream_that_lags_behind_the_database_is_a_finding() {
     assert_eq!(compare(&written, &written).grade, Grade::Ok);
     assert_eq!(compare(&empty, &written).grade, Grade::Failed);
 }
+
+#[test]
+fn a_cause_that_an_error_repeats_is_said_once() {
+    let innermost = std::io::Error::other("connection refused");
+    let repeating =
+        std::io::Error::other(anyhow::Error::new(innermost).context("io: connection refused").into_boxed_dyn_error());
+    let error = ports::Unavailable::new("NATS", repeating);
+    assert_eq!(chain(&error), "NATS is unavailable: io: connection refused");
+}
+
+#[test]
+fn a_clock_is_said_with_the_server_that_it_is_of() {
+    let mut findings = Vec::new();
+    for server in ["NATS", "PostgreSQL"] {
+        clock(server, Some(SystemClock.now()), &mut findings);
+    }
+    assert!(findings[0].text.contains("NATS") && findings[1].text.contains("PostgreSQL"), "{findings:#?}");
+}

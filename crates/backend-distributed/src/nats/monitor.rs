@@ -84,11 +84,24 @@ fn endpoints(urls: &str) -> impl Iterator<Item = &str> {
 }
 
 async fn ask(url: &str) -> Result<Variables, OpenError> {
-    let silent = |error| Unavailable::new("the monitoring endpoint of NATS (nats.monitor_url)", error);
+    let silent = |error: reqwest::Error| {
+        let why = innermost(&error);
+        Unavailable::new(
+            "the monitoring endpoint of NATS",
+            format!("{url} does not answer as one ({why}); look at nats.monitor_url"),
+        )
+    };
     let client = reqwest::Client::builder().timeout(TIMEOUT).build().map_err(silent)?;
     let response = client.get(format!("{url}/varz")).send().await.and_then(reqwest::Response::error_for_status);
     let variables = response.map_err(silent)?.json::<Variables>().await;
     variables.map_err(|_| {
-        OpenError::Unsuitable(format!("{url} does not answer as the monitoring endpoint of a NATS server does"))
+        OpenError::Unsuitable(format!(
+            "{url} does not answer as the monitoring endpoint of a NATS server does; look at nats.monitor_url"
+        ))
     })
+}
+
+/// What lies under an error; the layers above name the address again.
+fn innermost(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), innermost)
 }

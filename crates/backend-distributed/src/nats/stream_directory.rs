@@ -3,10 +3,15 @@
 //! Entries are written first and the head last, so whoever finds a head that covers every entry has the whole
 //! directory; anything else is a write under way, or one that broke off and will be finished by the next one. A reader
 //! never takes a part for the whole.
+//!
+//! There may be what nobody of ours has written: NATS does not check where a request wants its answer. Under a subject
+//! where the directory has nothing it is ignored, over an entry or the head it makes the directory incomplete.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::message::PublishMessage;
@@ -22,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::nats::streams::DIRECTORY;
 use crate::nats::unavailable;
 
-const HEAD: &str = "directory.head";
+pub(crate) const HEAD: &str = "directory.head";
 const ENTRIES: &str = "directory.entry.";
 const ALL: &str = "directory.>";
 /// Entries of one fetch.
@@ -50,6 +55,86 @@ struct Written {
     entry: Entry,
 }
 
+/// Everything that is in the stream.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pub(crate) head: Option<Head>,
+    /// Entry and revision of each key.
+    pub(crate) entries: BTreeMap<String, (Entry, u64)>,
+    /// What cannot be read, by subject, and why.
+    pub(crate) unreadable: BTreeMap<String, String>,
+}
+
+/// What tells whether anything was written to a stream or taken out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    created: i128,
+    last_sequence: u64,
+    messages: u64,
+}
+
+impl Position {
+    /// After entries and a head were published, if nobody else wrote meanwhile.
+    pub(crate) fn after(self, entries: usize, head: Head, head_at: u64) -> Option<Self> {
+        let alone = head_at == self.last_sequence + entries as u64 + 1;
+        alone.then_some(Self { last_sequence: head_at, messages: head.entries + 1, ..self })
+    }
+}
+
+/// Where an entry is.
+pub(crate) fn subject(key: &str) -> String {
+    format!("{ENTRIES}{}", hex::encode(key))
+}
+
+impl Contents {
+    fn add(&mut self, subject: &str, payload: &[u8]) {
+        let read = if subject == HEAD {
+            serde_json::from_slice(payload).map(|head| self.head = Some(head)).map_err(|error| error.to_string())
+        } else {
+            match serde_json::from_slice::<Written>(payload) {
+                Ok(written) if self::subject(&written.key) == subject => {
+                    self.entries.insert(written.key, (written.entry, written.revision));
+                    Ok(())
+                }
+                Ok(_) => Err("it is that of another key".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        if let Err(why) = read {
+            self.unreadable.insert(subject.to_owned(), why);
+        }
+    }
+
+    /// The highest revision that there is.
+    pub(crate) fn revision(&self) -> u64 {
+        let newest = self.entries.values().map(|(_, revision)| *revision).max();
+        newest.max(self.head.map(|head| head.revision)).unwrap_or(0)
+    }
+
+    /// The directory, or why this is not all of it.
+    fn whole(self) -> Result<Directory, String> {
+        let revision = self.revision();
+        match self.head {
+            Some(head) if head.revision == revision && head.entries == self.entries.len() as u64 => {
+                let entries = self.entries.into_iter().map(|(key, (entry, _))| (key, entry)).collect();
+                return Ok(Directory { revision, entries });
+            }
+            None if !self.unreadable.contains_key(HEAD) => {
+                return Err("nobody has published it yet; is `api` running?".to_owned());
+            }
+            _ => {}
+        }
+        let Some((subject, why)) = self.unreadable.first_key_value() else {
+            return Err("it is being written, or the writer broke off; `api` completes it".to_owned());
+        };
+        let what = if subject == HEAD { "its head" } else { "an entry" };
+        Err(format!(
+            "{what} cannot be read ({why}): overwritten by somebody, or written by newer software; `api` publishes \
+             within seconds what was overwritten: is it running?"
+        ))
+    }
+}
+
 /// See the module's documentation. Reads; [`crate::directory::PublishedDirectory`] writes.
 #[derive(Clone)]
 pub struct StreamDirectory {
@@ -63,33 +148,51 @@ impl StreamDirectory {
     }
 
     /// The head; `None` if nothing was ever written.
-    pub(crate) async fn head(&self) -> Result<Option<Head>, Unavailable> {
+    async fn head(&self) -> Result<Option<Head>, Unavailable> {
         let stream = self.jetstream.get_stream_no_info(DIRECTORY).await.map_err(unavailable)?;
+        let mut contents = Contents::default();
         match stream.direct_get_last_for_subject(HEAD).await {
-            Ok(message) => serde_json::from_slice(&message.payload).map(Some).map_err(unavailable),
-            Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unavailable(error)),
+            Ok(message) => contents.add(HEAD, &message.payload),
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unavailable(error)),
+        }
+        match contents.head {
+            Some(head) => Ok(Some(head)),
+            None => contents.whole().map(|_| None).map_err(incomplete),
         }
     }
 
-    /// Writes entries and then the head. The caller sees to it that nobody else writes meanwhile.
-    pub(crate) async fn publish(&self, entries: Vec<(String, Entry, u64)>, head: Head) -> Result<(), Unavailable> {
+    /// Where the stream is, at once or not at all.
+    pub(crate) async fn position(&self) -> Result<Position, Unavailable> {
+        if self.client.connection_state() != State::Connected {
+            return Err(unavailable("there is no connection"));
+        }
+        let stream = self.jetstream.get_stream(DIRECTORY).await.map_err(unavailable)?;
+        let info = stream.cached_info();
+        Ok(Position {
+            created: info.created.unix_timestamp_nanos(),
+            last_sequence: info.state.last_sequence,
+            messages: info.state.messages,
+        })
+    }
+
+    /// Writes entries and then the head; returns where the head is. The caller sees to it that nobody else of us writes
+    /// meanwhile.
+    pub(crate) async fn publish(&self, entries: Vec<(String, Entry, u64)>, head: Head) -> Result<u64, Unavailable> {
         for page in entries.chunks(PAGE) {
             let mut sent = Vec::with_capacity(page.len());
             for (key, entry, revision) in page {
-                let subject = format!("{ENTRIES}{}", hex::encode(key));
                 let written = Written { key: key.clone(), revision: *revision, entry: entry.clone() };
                 let payload = serde_json::to_vec(&written).map_err(unavailable)?;
                 let message = PublishMessage::build().payload(payload.into());
-                sent.push(self.jetstream.send_publish(subject, message).await.map_err(unavailable)?);
+                sent.push(self.jetstream.send_publish(subject(key), message).await.map_err(unavailable)?);
             }
             try_join_all(sent.into_iter().map(IntoFuture::into_future)).await.map_err(unavailable)?;
         }
         let payload = serde_json::to_vec(&head).map_err(unavailable)?;
         let message = PublishMessage::build().payload(payload.into());
         let sent = self.jetstream.send_publish(HEAD, message).await.map_err(unavailable)?;
-        sent.await.map_err(unavailable)?;
-        Ok(())
+        Ok(sent.await.map_err(unavailable)?.sequence)
     }
 
     /// Removes everything: what is published next is all there is.
@@ -99,8 +202,8 @@ impl StreamDirectory {
         Ok(())
     }
 
-    /// Everything that is in the stream now, and the head.
-    async fn read(&self) -> Result<(Directory, Option<Head>), Unavailable> {
+    /// Everything that is in the stream now.
+    pub(crate) async fn contents(&self) -> Result<Contents, Unavailable> {
         let config = pull::Config {
             deliver_policy: DeliverPolicy::LastPerSubject,
             ack_policy: AckPolicy::None,
@@ -111,7 +214,7 @@ impl StreamDirectory {
             ..pull::Config::default()
         };
         let consumer = self.jetstream.create_consumer_on_stream(config, DIRECTORY).await.map_err(unavailable)?;
-        let (mut directory, mut head) = (Directory::default(), None);
+        let mut contents = Contents::default();
         let mut pending = consumer.cached_info().num_pending;
         while pending > 0 {
             let page = consumer.fetch().max_messages(PAGE).expires(PAGE_TIMEOUT).messages();
@@ -121,15 +224,7 @@ impl StreamDirectory {
                 let message = message.map_err(unavailable)?;
                 any = true;
                 pending = message.info().map_err(unavailable)?.pending;
-                if message.subject.as_str() == HEAD {
-                    head = Some(serde_json::from_slice(&message.payload).map_err(unavailable)?);
-                } else {
-                    let written: Written = serde_json::from_slice(&message.payload).map_err(|error| {
-                        Unavailable::new("an entry of the directory (written by newer software?)", error)
-                    })?;
-                    directory.revision = directory.revision.max(written.revision);
-                    directory.entries.insert(written.key, written.entry);
-                }
+                contents.add(&message.subject, &message.payload);
             }
             if !any {
                 return Err(unavailable("the stream of the directory ended early"));
@@ -137,7 +232,7 @@ impl StreamDirectory {
         }
         // It would go by itself soon.
         let _ = self.jetstream.delete_consumer_from_stream(&consumer.cached_info().name, DIRECTORY).await;
-        Ok((directory, head))
+        Ok(contents)
     }
 }
 
@@ -146,17 +241,12 @@ impl DirectoryStore for StreamDirectory {
     async fn snapshot(&self) -> Result<Directory, Unavailable> {
         let deadline = tokio::time::Instant::now() + WRITE_UNDER_WAY;
         loop {
-            let (mut directory, head) = self.read().await?;
-            let missing = match head {
-                None => "nobody has published it yet; is `api` running?",
-                Some(head) if head.revision >= directory.revision && head.entries == directory.entries.len() as u64 => {
-                    directory.revision = head.revision;
-                    return Ok(directory);
-                }
-                Some(_) => "it is being written, or the writer broke off; `api` completes it",
+            let missing = match self.contents().await?.whole() {
+                Ok(directory) => return Ok(directory),
+                Err(missing) => missing,
             };
             if tokio::time::Instant::now() >= deadline {
-                return Err(Unavailable::new("the directory on the bus", missing));
+                return Err(incomplete(missing));
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -176,6 +266,11 @@ impl DirectoryStore for StreamDirectory {
     async fn write(&self, _entries: Vec<Entry>, _read_at: u64) -> Result<u64, WriteError> {
         Err(Unavailable::new("the directory", "only `api` writes it").into())
     }
+}
+
+/// NATS answers, but what it has is not the whole directory.
+fn incomplete(why: String) -> Unavailable {
+    Unavailable::new("the directory on the bus", why)
 }
 
 impl fmt::Debug for StreamDirectory {

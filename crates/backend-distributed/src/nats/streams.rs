@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamError, GetStreamErrorKind};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, ErrorCode};
 use common::envelope::Lane;
+use ports::Unavailable;
 use ports::event_bus::{Retention, Stream};
 
 use crate::OpenError;
@@ -116,7 +117,7 @@ pub(super) async fn migrate(
             Ok(stream) => Some(stream.cached_info().config.clone()),
             Err(error) => match error.kind() {
                 GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => None,
-                _ => return Err(unavailable(error).into()),
+                _ => return Err(unanswered(&error).into()),
             },
         };
         done.push(match &there {
@@ -125,8 +126,14 @@ pub(super) async fn migrate(
             }
             Some(there) => {
                 let differing = differing(&config, there).join(", ");
-                // The number of replicas is the operator's: what was scaled by hand stays.
-                let config = Config { num_replicas: there.num_replicas, ..config };
+                // Replicas and where they are are the operator's: what was scaled or moved by hand stays.
+                let operators = there.clone();
+                let config = Config {
+                    num_replicas: operators.num_replicas,
+                    placement: operators.placement,
+                    compression: operators.compression,
+                    ..config
+                };
                 context.update_stream(config).await.map_err(|error| refused(&name, &error.to_string()))?;
                 format!("stream {name}: changed ({differing})")
             }
@@ -155,6 +162,17 @@ fn refused(name: &str, why: &str) -> OpenError {
     OpenError::Unsuitable(format!("the NATS server does not take the stream {name}: {why}"))
 }
 
+/// A server gives no answer to a request that its user may not make, so that is said with what else it may be.
+fn unanswered(error: &GetStreamError) -> Unavailable {
+    unavailable(match error.kind() {
+        GetStreamErrorKind::Request => format!(
+            "{error}; if it is up, does nats.url name the user of this process, with its permissions in deploy/nats.conf? \
+             `wharf doctor` and `wharf migrate` need those of `migrate`"
+        ),
+        _ => error.to_string(),
+    })
+}
+
 /// An error unless every stream is as it must be.
 pub(super) async fn verify(context: &jetstream::Context) -> Result<(), OpenError> {
     for config in wanted(1) {
@@ -163,7 +181,7 @@ pub(super) async fn verify(context: &jetstream::Context) -> Result<(), OpenError
             GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 OpenError::Unsuitable(format!("the stream {name} is missing: run `wharf migrate`"))
             }
-            _ => unavailable(error).into(),
+            _ => unanswered(&error).into(),
         })?;
         let differing = differences(&config, &stream.cached_info().config);
         if !differing.is_empty() {
@@ -176,7 +194,12 @@ pub(super) async fn verify(context: &jetstream::Context) -> Result<(), OpenError
     Ok(())
 }
 
-/// What of a stream would break a promise.
+/// What of a stream would break a promise: lose messages, rewrite them, send them elsewhere, or let in others.
+///
+/// Not compared is what does none of that. Description, metadata and template are text. Replicas, placement and
+/// compression are the operator's. The first sequence matters to a new stream only, reads from mirrors to mirrors, and a
+/// pause to consumers. Limits on consumers and their number are an error where a consumer is made, and so lose nothing. A
+/// time to live and a batch of either kind are what the publisher of a message asks for, and ours know.
 fn differences(wanted: &Config, there: &Config) -> Vec<&'static str> {
     let checks = [
         ("subjects", wanted.subjects == there.subjects),
@@ -192,6 +215,21 @@ fn differences(wanted: &Config, there: &Config) -> Vec<&'static str> {
         ("duplicate window", wanted.duplicate_window <= there.duplicate_window),
         ("acknowledgements", !there.no_ack),
         ("sealing", !there.sealed),
+        // The server would store a message under another subject, which no consumer reads, and acknowledge it.
+        ("subject transform", there.subject_transform.is_none()),
+        // And would show each message to whoever may subscribe to the other subject.
+        ("republishing", there.republish.is_none()),
+        ("sources", there.sources.as_ref().is_none_or(Vec::is_empty)),
+        ("mirror", there.mirror.is_none()),
+        // A header of one message would take out those before it.
+        ("roll-ups", !there.allow_rollup),
+        ("delete markers", there.subject_delete_marker_ttl.is_none_or(|keep| keep.is_zero())),
+        // Headers of a message would hold it back and send it elsewhere, or make a number of it.
+        ("schedules", !there.allow_message_schedules),
+        ("counters", !there.allow_message_counter),
+        // Nothing is taken out of `events`: there, to forbid it does no harm.
+        ("denied purges", wanted.name == Stream::Events.name() || !there.deny_purge),
+        ("denied deletes", wanted.name == Stream::Events.name() || !there.deny_delete),
         ("direct reads", there.allow_direct),
         ("expiring messages", !wanted.allow_message_ttl || there.allow_message_ttl),
         ("persistence", !matches!(there.persist_mode, Some(PersistenceMode::Async))),
@@ -210,7 +248,11 @@ fn age_at_least(wanted: Duration, there: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use async_nats::jetstream::stream::{Republish, Source, SubjectTransform};
+
     use super::*;
+
+    type Change = fn(&mut Config);
 
     #[test]
     fn nothing_unread_is_ever_dropped() {
@@ -246,5 +288,39 @@ mod tests {
         assert_eq!(differs(|there| there.storage = StorageType::Memory), ["storage"]);
         assert_eq!(differs(|there| there.persist_mode = Some(PersistenceMode::Async)), ["persistence"]);
         assert_eq!(differs(|there| there.no_ack = true), ["acknowledgements"]);
+    }
+
+    #[test]
+    fn what_rewrites_diverts_or_adds_messages_is_noticed() {
+        const fn transform() -> SubjectTransform {
+            SubjectTransform { source: String::new(), destination: String::new() }
+        }
+        const fn republish() -> Republish {
+            Republish { source: String::new(), destination: String::new(), headers_only: false }
+        }
+        let [inbound, events] =
+            ["inbound_live", "events"].map(|name| wanted(1).into_iter().find(|config| config.name == name).unwrap());
+        let differs = |wanted: &Config, change: Change| {
+            let mut there = wanted.clone();
+            change(&mut there);
+            differences(wanted, &there)
+        };
+        let cases: [(Change, &str); 10] = [
+            (|there| there.subject_transform = Some(transform()), "subject transform"),
+            (|there| there.republish = Some(republish()), "republishing"),
+            (|there| there.sources = Some(vec![Source::default()]), "sources"),
+            (|there| there.mirror = Some(Source::default()), "mirror"),
+            (|there| there.allow_rollup = true, "roll-ups"),
+            (|there| there.subject_delete_marker_ttl = Some(Duration::from_secs(1)), "delete markers"),
+            (|there| there.allow_message_schedules = true, "schedules"),
+            (|there| there.allow_message_counter = true, "counters"),
+            (|there| there.deny_purge = true, "denied purges"),
+            (|there| there.deny_delete = true, "denied deletes"),
+        ];
+        for (change, name) in cases {
+            assert_eq!(differs(&inbound, change), [name]);
+        }
+        assert!(differs(&events, |there| (there.deny_purge, there.deny_delete) = (true, true)).is_empty());
+        assert!(differs(&inbound, |there| there.sources = Some(Vec::new())).is_empty());
     }
 }

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::{AbortOnDrop, unavailable};
+use super::{AbortOnDrop, streams, unavailable};
 
 /// From an acknowledgement to the purge that takes it out, with all that came meanwhile.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -129,15 +129,17 @@ impl WorkQueues {
             );
             return Ok(());
         }
-        // Nobody else reads a work queue, so what lies up to the floor is done with. A server that is told to purge beyond
-        // the end of a stream purges everything, and up to 2.14 also what is stored at the same moment; so the last message
-        // is deleted by itself.
+        // Nobody else reads a work queue, so what the consumer reads of it up to the floor is done with. What it does not
+        // read stays: nobody can have acknowledged it (a stream that was changed by hand stored it under another subject).
+        // A server that is told to purge beyond the end of a stream purges everything, and up to 2.14 also what is stored at
+        // the same moment; so the last message is deleted by itself.
         let keep_from = last.min(floor + 1);
         if first < keep_from {
-            there.purge().sequence(keep_from).await.map_err(unavailable)?;
+            let read = streams::subjects(consumer.stream);
+            there.purge().filter(read).sequence(keep_from).await.map_err(unavailable)?;
         }
         if floor == last && floor > 0 && first <= floor {
-            delete_known(&there, floor).await?;
+            delete_read(&done, consumer, floor).await?;
         }
         let stream = done;
         let late = self.held_back(consumer, floor);
@@ -189,6 +191,16 @@ async fn delete(stream: &Stream<()>, sequence: u64, stored_at: i128) -> bool {
     delete_known(stream, sequence).await.is_ok()
 }
 
+/// Deletes a message if it is one that the consumer reads.
+async fn delete_read(stream: &Stream<()>, consumer: &Consumer, sequence: u64) -> Result<(), Unavailable> {
+    match stream.direct_get(sequence).await {
+        Ok(there) if !there.subject.starts_with(streams::subjects(consumer.stream).trim_end_matches('>')) => Ok(()),
+        Ok(_) => delete_known(stream, sequence).await,
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(()),
+        Err(error) => Err(unavailable(error)),
+    }
+}
+
 async fn delete_known<I>(stream: &Stream<I>, sequence: u64) -> Result<(), Unavailable> {
     match stream.delete_message(sequence).await {
         Ok(_) => Ok(()),
@@ -216,6 +228,7 @@ fn named(token: &AckToken) -> Option<(u64, i128)> {
 
 #[cfg(test)]
 mod tests {
+    use async_nats::jetstream::stream::{Config, SubjectTransform};
     use bytes::Bytes;
     use ports::event_bus::{EventBus as _, Outgoing};
 
@@ -307,6 +320,32 @@ mod tests {
         until("only the one that waits is there", async || left(&nats).await == (2, 1)).await;
         bus.ack(&recorder(), &tokens[1..2]).await.unwrap();
         until("nothing is there", async || left(&nats).await.1 == 0).await;
+    }
+
+    /// What was acknowledged to a sender and never read must not go with what was.
+    #[tokio::test]
+    async fn what_a_changed_stream_stored_under_another_subject_is_not_taken_out() {
+        let server = test_servers::Nats::start();
+        let nats = connect(&server).await;
+        let audit = streams::wanted(1).into_iter().find(|stream| stream.name == AUDIT.name()).unwrap();
+        let transform =
+            SubjectTransform { source: "audit.*".to_owned(), destination: "lost.{{wildcard(1)}}".to_owned() };
+        let changed = Config { subject_transform: Some(transform), ..audit };
+        nats.context().update_stream(changed.clone()).await.unwrap();
+        publish_five(&nats).await;
+        let done = nats.migrate().await.unwrap();
+        assert!(done.contains(&"stream audit: changed (subject transform)".to_owned()), "{done:?}");
+        let tokens = five(&nats).await;
+        assert_eq!(tokens.len(), 5);
+        nats.bus().ack(&recorder(), &tokens).await.unwrap();
+        until("what was read is gone", async || left(&nats).await.1 <= 5).await;
+        // Also where what was not read is the last.
+        nats.context().update_stream(changed).await.unwrap();
+        publish_five(&nats).await;
+        nats.migrate().await.unwrap();
+        nats.bus().ack(&recorder(), &[]).await.unwrap();
+        tokio::time::sleep(SWEEP_EVERY * 3).await;
+        assert_eq!(left(&nats).await, (1, 10));
     }
 
     #[tokio::test]

@@ -111,7 +111,9 @@ async fn a_directory_that_nobody_published_is_an_error_and_not_empty() {
 async fn what_was_written_while_the_bus_was_away_is_published_later() {
     let mut harness = PublishedHarness::open(ManualClock::new()).await;
     harness.nats_server.kill();
-    assert!(harness.directory.write(switch(true), 0).await.is_err());
+    // It has happened, so it is no error: whoever tried again would be told that it is there.
+    let revision = harness.directory.write(switch(true), 0).await.unwrap();
+    assert_eq!(harness.directory.published.snapshot().await.unwrap().revision, revision);
     harness.nats_server.start_again();
     let published = async { while !matches!(harness.directory.published.publish_missing().await, Ok(1)) {} };
     tokio::time::timeout(Duration::from_secs(30), published).await.unwrap();
@@ -152,6 +154,85 @@ async fn a_part_is_never_taken_for_the_whole() {
     let entry = serde_json::json!({"key": "x", "revision": 7, "entry": Entry::SingleTenant(false)});
     context.publish("directory.entry.78", entry.to_string().into()).await.unwrap().await.unwrap();
     assert!(harness.directory.snapshot().await.is_err());
+}
+
+/// Writes over the stream as somebody can who has an answer of the server sent there.
+async fn overwrite(harness: &PublishedHarness, subject: &str) {
+    let answer = r#"{"stream":"inbound_live","seq":1}"#;
+    let context = harness.directory.nats.context();
+    context.publish(subject.to_owned(), answer.into()).await.unwrap().await.unwrap();
+}
+
+/// The subject of the one entry that is written in these tests.
+fn entry_subject() -> String {
+    format!("directory.entry.{}", hex::encode(switch(true)[0].key()))
+}
+
+fn cause(error: &Unavailable) -> String {
+    format!("{error}: {}", std::error::Error::source(error).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_or_an_entry_that_somebody_wrote_over_is_told_and_mended() {
+    let harness = PublishedHarness::open(ManualClock::new()).await;
+    write(&harness.directory, true).await;
+    for (subject, what) in [("directory.head".to_owned(), "its head"), (entry_subject(), "an entry")] {
+        let before = harness.directory.snapshot().await.unwrap();
+        overwrite(&harness, &subject).await;
+        let told = cause(&harness.directory.snapshot().await.unwrap_err());
+        assert!(told.contains("the directory on the bus") && told.contains(what), "{told}");
+        assert!(told.contains("`api` publishes") && !told.contains("NATS"), "{told}");
+        harness.directory.published.publish_missing().await.unwrap();
+        assert_eq!(harness.directory.snapshot().await.unwrap(), before);
+        assert_eq!(harness.directory.published.publish_missing().await.unwrap(), 0, "there is nothing left to do");
+        // One that has just started has not seen what the stream was like before.
+        overwrite(&harness, &subject).await;
+        let restarted = connect(&harness.nats_server, &harness.postgres_server).await;
+        assert_eq!(restarted.snapshot().await.unwrap(), before);
+        // And a write goes on over it.
+        overwrite(&harness, &subject).await;
+        write(&harness.directory, false).await;
+        assert_eq!(
+            harness.directory.snapshot().await.unwrap().entries.into_values().collect::<Vec<_>>(),
+            switch(false)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_entry_of_the_directory_is_in_nobodys_way_and_taken_out() {
+    let harness = PublishedHarness::open(ManualClock::new()).await;
+    write(&harness.directory, true).await;
+    let before = harness.directory.snapshot().await.unwrap();
+    for subject in ["directory.entry.ff", "directory.entry.00", "directory.any.other"] {
+        overwrite(&harness, subject).await;
+    }
+    // A message of ours under the subject of another key.
+    let context = harness.directory.nats.context();
+    let entry = Entry::SingleTenant(false);
+    let copied = serde_json::json!({"key": entry.key(), "revision": 1, "entry": entry}).to_string();
+    context.publish("directory.entry.01", copied.into()).await.unwrap().await.unwrap();
+    assert_eq!(harness.directory.snapshot().await.unwrap(), before);
+    harness.directory.published.publish_missing().await.unwrap();
+    assert_eq!(harness.directory.snapshot().await.unwrap(), before);
+    let stream = context.get_stream("directory").await.unwrap();
+    assert_eq!(stream.cached_info().state.messages, 2, "the entry and the head");
+}
+
+/// A database that was put back and written to may be at the revision that the bus has.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_value_at_the_same_revision_is_replaced_and_noticed() {
+    let harness = PublishedHarness::open(ManualClock::new()).await;
+    write(&harness.directory, true).await;
+    let seen = harness.directory.snapshot().await.unwrap().revision;
+    let entry = Entry::SingleTenant(false);
+    let other = serde_json::json!({"key": entry.key(), "revision": seen, "entry": entry}).to_string();
+    let context = harness.directory.nats.context();
+    context.publish(entry_subject(), other.into()).await.unwrap().await.unwrap();
+    harness.directory.published.publish_missing().await.unwrap();
+    let after = harness.directory.snapshot().await.unwrap();
+    assert_eq!(after.entries.into_values().collect::<Vec<_>>(), switch(true));
+    assert_eq!(harness.directory.changed(seen).await.unwrap(), after.revision, "running readers notice");
 }
 
 #[tokio::test(flavor = "multi_thread")]

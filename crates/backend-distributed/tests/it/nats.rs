@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use async_nats::jetstream::stream::Config;
+use async_nats::jetstream::stream::{Config, Republish, Source, SubjectTransform};
 use backend_distributed::OpenError;
 use backend_distributed::nats::{Nats, NatsConfig, streams};
 use bytes::Bytes;
@@ -70,6 +70,32 @@ async fn a_stream_that_was_changed_by_hand_is_refused_and_mended_by_migrating() 
     nats.verify().await.unwrap();
 }
 
+#[tokio::test]
+async fn what_sends_messages_elsewhere_is_refused_and_taken_back_by_migrating() {
+    let server = Server::start();
+    let nats = ready(&server).await;
+    let context = nats.context();
+    let other = Config { name: "other".to_owned(), subjects: vec!["other.>".to_owned()], ..Config::default() };
+    context.create_stream(other).await.unwrap();
+    let wanted = || streams::wanted(1).remove(0);
+    let transform = SubjectTransform { source: "inbound.live.*".into(), destination: "lost.{{wildcard(1)}}".into() };
+    let republish = Republish { source: ">".into(), destination: "shown.>".into(), headers_only: false };
+    let source = Source { name: "other".to_owned(), ..Source::default() };
+    for (changed, what) in [
+        (Config { subject_transform: Some(transform), ..wanted() }, "subject transform"),
+        (Config { republish: Some(republish), ..wanted() }, "republishing"),
+        (Config { sources: Some(vec![source]), ..wanted() }, "sources"),
+        (Config { allow_rollup: true, ..wanted() }, "roll-ups"),
+    ] {
+        context.update_stream(changed).await.unwrap();
+        let text = refusal(nats.verify().await);
+        assert!(text.contains(&format!("inbound_live is not as it must be ({what})")), "{text}");
+        let done = nats.migrate().await.unwrap();
+        assert!(done.contains(&format!("stream inbound_live: changed ({what})")), "{done:?}");
+        nats.verify().await.unwrap();
+    }
+}
+
 fn lazy_server() -> Server {
     Server::start_with(
         "listen: 127.0.0.1:{port}\nhttp: 127.0.0.1:{monitor_port}\nmax_payload: 8MB\njetstream { store_dir: \"{folder}/js\" }\n",
@@ -96,6 +122,18 @@ async fn the_monitoring_endpoint_of_another_server_proves_nothing() {
     let (server, other) = (lazy_server(), Server::start());
     let nats = Nats::connect(NatsConfig { monitor_url: Some(other.monitor_url()), ..config(&server) }).await.unwrap();
     assert!(refusal(nats.verify().await).contains("not the monitoring endpoint"));
+}
+
+#[tokio::test]
+async fn an_address_that_is_no_monitoring_endpoint_is_named() {
+    install_tls();
+    let server = Server::start();
+    // The port of clients, as is easily written.
+    let wrong = server.url().replace("nats://", "http://");
+    let nats = Nats::connect(NatsConfig { monitor_url: Some(wrong.clone()), ..config(&server) }).await.unwrap();
+    let error = nats.verify().await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains(&wrong) && cause.contains("nats.monitor_url"), "{cause}");
 }
 
 #[tokio::test]

@@ -135,7 +135,8 @@ async fn write_directory(api: &Nats) {
     let entry = Entry::SingleTenant(true);
     let written = serde_json::json!({ "key": entry.key(), "revision": 1, "entry": entry });
     let head = serde_json::json!({ "revision": 1, "entries": 1 });
-    for (subject, payload) in [("directory.entry.00", written), ("directory.head", head)] {
+    let subject = format!("directory.entry.{}", hex::encode(entry.key()));
+    for (subject, payload) in [(subject, written), ("directory.head".to_owned(), head)] {
         let sent = api.context().publish(subject, serde_json::to_vec(&payload).unwrap().into()).await.unwrap();
         sent.await.unwrap();
     }
@@ -161,6 +162,8 @@ async fn each_process_does_its_work_as_its_user() {
     write_directory(&api).await;
     reads_the_directory(&gateway).await;
     reads_the_directory(&normalizer).await;
+    // It mends what somebody has written over.
+    assert_eq!(api.directory().snapshot().await.unwrap().revision, 1);
 
     let bus = gateway.bus();
     bus.probe(LIVE).await.unwrap();
@@ -289,8 +292,10 @@ async fn the_normalizer_writes_neither_the_directory_nor_a_queue() {
     }
 }
 
+/// Neither has a way to a message of a queue, or to an event, as things are. `migrate` can make one: a stream may copy or
+/// show what another gets, and a consumer of `events` may deliver to its inbox. So its password is the operator's.
 #[tokio::test]
-async fn api_and_migrate_touch_no_message() {
+async fn api_reaches_no_message_and_migrate_none_without_changing_something() {
     let deployed = Deployed::start().await;
     for user in ["api", "migrate"] {
         let mut somebody = deployed.somebody(user).await;
@@ -309,7 +314,40 @@ async fn api_and_migrate_touch_no_message() {
         for subject in ["wharf.events.>", ">"] {
             somebody.cannot_subscribe(subject).await;
         }
+        // A stream of another name could copy what ours get, and nobody would look at it.
+        for verb in ["CREATE", "UPDATE"] {
+            somebody.cannot_publish(&format!("$JS.API.STREAM.{verb}.mine")).await;
+        }
     }
+    let mut api = deployed.somebody("api").await;
+    for way in ways_to_read("events", "wharf.events.acme.7.message.received", READER) {
+        api.cannot_publish(&way).await;
+    }
+    api.cannot_subscribe("directory.head").await;
+}
+
+/// What docs/deployment.md says a stolen gateway can do, so that nobody thinks otherwise.
+#[tokio::test]
+async fn an_answer_of_the_server_lands_where_its_asker_wants_it() {
+    let deployed = Deployed::start().await;
+    let gateway = deployed.somebody("gateway").await;
+    let config = serde_json::json!({ "stream_name": "directory", "config": {
+        "ack_policy": "none", "deliver_policy": "new", "mem_storage": true, "inactive_threshold": 1_000_000_000,
+        "metadata": { "text": "chosen" },
+    } });
+    for (ask, answer, body) in [
+        ("inbound.live.default", "directory.head", "{}".to_owned()),
+        ("$JS.API.CONSUMER.CREATE.directory", "wharf.events.default.1.message.received", config.to_string()),
+    ] {
+        gateway.client.publish_with_reply(ask, answer, body.into()).await.unwrap();
+    }
+    let context = deployed.process("migrate").await.context();
+    let arrived = async {
+        for name in ["directory", "events"] {
+            while context.get_stream(name).await.unwrap().cached_info().state.messages == 0 {}
+        }
+    };
+    tokio::time::timeout(PATIENCE, arrived).await.expect("no answer: then the documentation can promise more");
 }
 
 #[tokio::test]
@@ -385,6 +423,21 @@ async fn a_reader_outside_cannot_have_an_event_sent_to_a_subject_of_ours() {
     for name in ["directory", "inbound_live"] {
         assert_eq!(context.get_stream(name).await.unwrap().cached_info().state.messages, 0, "{name}");
     }
+}
+
+#[tokio::test]
+async fn whoever_may_not_ask_is_told_to_look_at_the_user() {
+    let deployed = Deployed::start().await;
+    let config = NatsConfig {
+        url: deployed.url("gateway").into(),
+        monitor_url: Some(deployed.server.monitor_url()),
+        client: "wharf",
+        replicas: 1,
+        allow_lazy_sync: false,
+    };
+    let error = Nats::connect(config).await.unwrap().verify().await.unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("nats.url") && cause.contains("`migrate`"), "{cause}");
 }
 
 #[tokio::test]
