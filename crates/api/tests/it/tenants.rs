@@ -355,7 +355,10 @@ async fn the_log_says_to_what_and_from_where_also_where_the_path_does_not() {
     let mut targets: Vec<_> = actions.iter().map(|each| each.target.as_deref()).collect();
     targets.reverse();
     let token = made["id"].as_str();
-    assert_eq!(targets, [token, Some("new"), None, Some("tenant=acme reason=throttled"), Some("all"), Some("1 entries")]);
+    assert_eq!(
+        targets,
+        [token, Some("new"), None, Some("tenant=acme reason=throttled"), Some("all"), Some("1 entries")]
+    );
 
     let service = init_service(App::new().configure(api::routes(world.deps()))).await;
     for (peer, seen) in [("192.0.2.9:1", "203.0.113.7"), ("198.51.100.9:1", "198.51.100.9")] {
