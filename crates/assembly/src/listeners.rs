@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use service::connections::Connections;
 use service::tls::Tls;
 use service::{Tasks, names};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::unread::close_after_unread;
 
@@ -30,6 +30,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// TLS handshakes under way at once in each worker; while there are more, it accepts nothing. More than one address can have.
 const HANDSHAKES: usize = 2048;
+/// Connections that the system holds until a worker takes them.
+const BACKLOG: u32 = 1024;
 /// How long the other side may take to close a connection that ended.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -61,7 +63,7 @@ impl Listeners {
         routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
     ) -> anyhow::Result<SocketAddr> {
         let Listener { name, address, workers, tls, connections } = listener;
-        let socket = TcpListener::bind(address)
+        let socket = bind(address)
             .with_context(|| format!("cannot listen on {address} ({name}); is something else running there?"))?;
         let bound = socket.local_addr().unwrap_or(address);
         let builder = Server::build()
@@ -115,6 +117,14 @@ impl Listeners {
             server.stop(true).await;
         }
     }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
 }
 
 /// HTTP on a kind of connection, with the time limits of all listeners.

@@ -95,17 +95,21 @@ pub(crate) struct Alert {
 }
 
 impl Watch {
-    /// Counts a request by its answer.
-    pub(crate) fn answered(&self, status: u16, took: Duration) {
+    /// Counts a request by its answer. What anybody may send, and is refused, is no part of any share: a flood of it would
+    /// hide what happens to the rest.
+    pub(crate) fn answered(&self, is_verified: bool, status: u16, took: Duration) {
         let count = |counter: &AtomicU64, is: bool| {
             if is {
                 counter.fetch_add(1, Ordering::Relaxed);
             }
         };
+        count(&self.limited, status == 429);
+        if !is_verified && status < 500 {
+            return;
+        }
         count(&self.answers, true);
         count(&self.slow, took > SLOW);
         count(&self.errors, status >= 500);
-        count(&self.limited, status == 429);
     }
 
     /// Counts updates by what admission said.
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn five_minutes_are_looked_back_at_when_they_are_over() {
         let answers = |count: u64, status: u16, took: Duration| {
-            move |watch: &Watch| (0..count).for_each(|_| watch.answered(status, took))
+            move |watch: &Watch| (0..count).for_each(|_| watch.answered(true, status, took))
         };
         let quick = Duration::from_millis(5);
         assert!(after(answers(1000, 200, quick)).is_empty());
@@ -212,6 +216,11 @@ mod tests {
         assert_eq!(after(mixed(200, at(2), 6)), ["slow-answers"]);
         assert!(after(mixed(503, quick, 5)).is_empty());
         assert_eq!(after(mixed(503, at(2), 6)), ["slow-answers", "errors"]);
+        let beside_a_flood = |watch: &Watch| {
+            (0..100_000).for_each(|_| watch.answered(false, 403, Duration::ZERO));
+            answers(100, 503, quick)(watch);
+        };
+        assert_eq!(after(beside_a_flood), ["errors"], "forged ones hide nothing");
         assert!(after(|watch| watch.admitted(100, 10, 0)).is_empty());
         assert_eq!(after(|watch| watch.admitted(100, 11, 1)), ["duplicates", "limits"]);
     }

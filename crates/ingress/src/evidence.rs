@@ -20,8 +20,10 @@ use serde::Serialize;
 use crate::gateway::Incoming;
 use crate::verification::{Tried, tried};
 
-/// Of a longer body the beginning is kept: somebody who sends rubbish does not choose how much of it is stored.
-const MAX_BODY: usize = 1 << 20;
+/// Of more than this the beginning is kept, in bytes: somebody who sends rubbish does not choose how much of it is stored.
+const MAX_BODY: usize = 64 << 10;
+const MAX_PATH: usize = 4 << 10;
+const MAX_HEADERS: usize = 16 << 10;
 /// Headers that hold secrets of the client's; that they were there is enough.
 const SECRET: [actix_web::http::header::HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
 
@@ -53,11 +55,14 @@ pub(crate) fn envelope(
     let tenant = TenantId::unassigned();
     let key = directory.tenant(&tenant)?.sealing();
     let (body, rest) = incoming.body.split_at(incoming.body.len().min(MAX_BODY));
-    let text = std::str::from_utf8(body).ok();
+    // What JSON writes as escapes of six characters is as well kept as bytes.
+    let is_plain = |text: &&str| !text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'));
+    let text = std::str::from_utf8(body).ok().filter(is_plain);
+    let path = incoming.target.path_and_query;
     let evidence = Evidence {
         signature: status.as_str(),
         method: if incoming.target.is_get { "GET" } else { "POST" },
-        path: incoming.target.path_and_query,
+        path: path.get(..MAX_PATH).unwrap_or(path),
         headers: headers(incoming.headers),
         body: text,
         body_base64: text.is_none().then(|| STANDARD.encode(body)),
@@ -92,7 +97,14 @@ pub(crate) fn envelope(
 }
 
 fn headers(headers: &HeaderMap) -> Vec<(&str, String)> {
-    let shown = headers.iter().map(|(name, value)| {
+    let mut left = MAX_HEADERS;
+    let fitting = headers.iter().take_while(move |(name, value)| {
+        let size = name.as_str().len() + value.len();
+        let fits = size <= left;
+        left = left.saturating_sub(size);
+        fits
+    });
+    let shown = fitting.map(|(name, value)| {
         let value = if SECRET.contains(name) {
             "(not kept)".to_owned()
         } else {

@@ -220,6 +220,11 @@ impl Gateway {
         self.record(request, endpoint, source_ip, Duration::ZERO, answer, trail);
     }
 
+    /// Whether a warning about what strangers send may be logged now.
+    pub(crate) fn may_warn(&self) -> bool {
+        self.limits.may_warn(self.deps.clock.monotonic()).is_some()
+    }
+
     /// Checks the limit of an address.
     pub(crate) fn admit_ip(&self, ip: IpAddr) -> Result<(), Answer> {
         self.limits
@@ -312,14 +317,20 @@ impl Gateway {
     /// Keeps a webhook whose signature is not accepted, if that is switched on. Nobody waits for it.
     fn keep(&self, directory: &OpenDirectory, incoming: &Incoming<'_>, status: SignatureStatus) {
         let (config, clock) = (&self.config, &self.deps.clock);
-        if !self.limits.may_keep_refused(config.keep_refused_per_minute, clock.monotonic()) {
+        if config.keep_refused_per_minute == 0 {
+            return;
+        }
+        let Ok(place) = self.refused.try_reserve() else { return };
+        // What has no signature at all comes from scanners, and must not take all of it.
+        let is_signed = status == SignatureStatus::Invalid;
+        let most = config.keep_refused_per_minute.div_ceil(if is_signed { 1 } else { 2 });
+        if !self.limits.may_keep_refused(most, clock.monotonic()) {
             return;
         }
         let at = received_at(&**clock, incoming.read_at);
         let kept = evidence::envelope(directory, incoming, status, config.public_url.as_deref(), at);
-        if let Some((id, envelope)) = kept
-            && self.refused.try_send(envelope).is_ok()
-        {
+        if let Some((id, envelope)) = kept {
+            place.send(envelope);
             let raw_payload_ref = id.raw_payload_ref();
             tracing::warn!(request.id = %incoming.request, raw_payload_ref, "a refused webhook is kept; `wharf raw show`");
         }
@@ -398,7 +409,7 @@ impl Gateway {
         let admitted = self.limits.admit_tenant(tenant, limit.get(), self.deps.clock.monotonic());
         admitted.map_err(|RetryAfter(seconds)| {
             // Nothing is parked.
-            trail.reason = None;
+            (trail.reason, trail.suspicious) = (None, false);
             Answer::over(limit.get(), "tenant-limit", seconds)
         })
     }
@@ -488,7 +499,7 @@ impl Gateway {
         };
         let provider = trail.provider.unwrap_or(Provider::Meta);
         self.meters.answered(provider, answer.status, signature, took);
-        self.watch.answered(answer.status, took);
+        self.watch.answered(signature == SignatureStatus::Valid, answer.status, took);
         let failed =
             matches!(signature, SignatureStatus::Invalid | SignatureStatus::Missing | SignatureStatus::Malformed);
         if let Some(Ringing { failures, requests }) = self.alarm.count(failed, self.deps.clock.monotonic()) {

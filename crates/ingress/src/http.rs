@@ -130,7 +130,9 @@ async fn handshake(request: HttpRequest, gateway: Data<Gateway>) -> HttpResponse
                 .body(challenge.challenge)
         }
         _ => {
-            tracing::warn!(request.id = %id, "a verification request was refused");
+            if gateway.may_warn() {
+                tracing::warn!(request.id = %id, "a verification request was refused");
+            }
             recorded(Answer::refused(403, VERIFY_TOKEN))
         }
     }

@@ -162,7 +162,7 @@ async fn twilio_app<'d>(
     // it signed is parked.
     let named = signed.account().filter(|named| directory.named_apps(Provider::Twilio, named).next().is_some());
     for app in apps {
-        if named.is_some_and(|named| app.account.as_deref().is_some_and(|own| own != named)) {
+        if named.is_some_and(|named| app.account.as_deref() != Some(named)) {
             continue;
         }
         let Some(url) = address(app, target, public_url, credentials(target.basic)) else { continue };
@@ -187,6 +187,9 @@ fn address(app: &OpenApp, target: &Target<'_>, public_url: Option<&str>, user: O
     Some(url)
 }
 
+/// The longest path that is told in each of its spellings.
+const LONGEST_PATH: usize = 1024;
+
 /// What was tried for an app, for those who look why nothing fitted. No secret.
 #[derive(Serialize)]
 pub(crate) struct Tried<'d> {
@@ -207,10 +210,12 @@ pub(crate) fn tried<'d>(
 ) -> Vec<Tried<'d>> {
     let Some(provider) = incoming.claimed() else { return Vec::new() };
     let addresses = |app: &OpenApp| match provider {
-        Provider::Twilio => address(app, &incoming.target, public_url, None)
-            .map(|url| twilio::signature::spellings(&url))
-            .unwrap_or_default(),
-        Provider::Meta | Provider::Generic => Vec::new(),
+        Provider::Twilio if incoming.target.path_and_query.len() <= LONGEST_PATH => {
+            address(app, &incoming.target, public_url, None)
+                .map(|url| twilio::signature::spellings(&url))
+                .unwrap_or_default()
+        }
+        Provider::Twilio | Provider::Meta | Provider::Generic => Vec::new(),
     };
     candidates(directory, provider, incoming.app)
         .map(|app| Tried { app: app.id.as_str(), secrets: app.signature_keys(at).count(), addresses: addresses(app) })

@@ -166,10 +166,10 @@ pub(crate) fn park_aside(
 
 /// A tenant's updates of an envelope that was nobody's, under the keys of that tenant: what its archive has of it.
 pub(crate) fn of_owner(opened: &Opened<'_>, indices: &[usize], owner: &TenantKeys) -> RawPending {
-    let (purpose, disposition) = (owner.tenant.as_str(), Disposition::Deliver);
+    let purpose = format!("owner/{}", owner.tenant);
     RawPending {
-        envelope: derived(opened.header.id, purpose, WHOLE),
-        sealed: part(opened, indices, owner, disposition, purpose, WHOLE).into(),
+        envelope: derived(opened.header.id, &purpose, WHOLE),
+        sealed: part(opened, indices, owner, Disposition::Deliver, &purpose, WHOLE).into(),
     }
 }
 

@@ -114,23 +114,25 @@ pub(crate) fn release(
     }
     let mut reading = Reading::default();
     let opened = Opened { header: &parts.header, payload: &payload, peek: &peek };
-    match reading.isolated(|reading| deliver(directory, &opened, keys, 0, reading)) {
-        Outcome::Done => {
-            if parts.header.tenant.is_unassigned() {
-                hand_over(directory, &opened, &mut reading);
-            }
-            Ok(Some(reading))
-        }
+    let work = |reading: &mut Reading| {
+        deliver(directory, &opened, keys, 0, reading)?;
+        hand_over(directory, &opened, reading);
+        Ok(())
+    };
+    match reading.isolated(work) {
+        Outcome::Done => Ok(Some(reading)),
         Outcome::Waits(wait) => Err(wait),
         Outcome::Panicked => Ok(None),
     }
 }
 
-/// Gives each tenant its own part of what was nobody's, sealed under its keys, for the archive.
+/// Gives each tenant its own part of what was nobody's or another's, sealed under its keys, for the archive.
 fn hand_over(directory: &OpenDirectory, opened: &Opened<'_>, reading: &mut Reading) {
     let mut parts: BTreeMap<TenantId, Vec<usize>> = BTreeMap::new();
     for (update, origin) in reading.batch.updates.iter().zip(&reading.origins) {
-        parts.entry(update.tenant.clone()).or_default().push(origin.update);
+        if update.tenant != opened.header.tenant {
+            parts.entry(update.tenant.clone()).or_default().push(origin.update);
+        }
     }
     for (tenant, indices) in parts {
         let Some(owner) = directory.tenant(&tenant) else { continue };

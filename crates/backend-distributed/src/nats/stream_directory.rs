@@ -55,6 +55,10 @@ struct Written {
     entry: Entry,
 }
 
+/// No database counts this far, and one that is to go beyond could not.
+const HIGHEST: u64 = u64::MAX >> 2;
+const NO_REVISION: &str = "its revision is none that a database has";
+
 /// Everything that is in the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
@@ -89,9 +93,17 @@ pub(crate) fn subject(key: &str) -> String {
 impl Contents {
     fn add(&mut self, subject: &str, payload: &[u8]) {
         let read = if subject == HEAD {
-            serde_json::from_slice(payload).map(|head| self.head = Some(head)).map_err(|error| error.to_string())
+            match serde_json::from_slice::<Head>(payload) {
+                Ok(head) if head.revision <= HIGHEST => {
+                    self.head = Some(head);
+                    Ok(())
+                }
+                Ok(_) => Err(NO_REVISION.to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
         } else {
             match serde_json::from_slice::<Written>(payload) {
+                Ok(written) if written.revision > HIGHEST => Err(NO_REVISION.to_owned()),
                 Ok(written) if self::subject(&written.key) == subject => {
                     self.entries.insert(written.key, (written.entry, written.revision));
                     Ok(())

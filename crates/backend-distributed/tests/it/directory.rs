@@ -200,6 +200,18 @@ async fn a_head_or_an_entry_that_somebody_wrote_over_is_told_and_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_head_beyond_all_revisions_is_mended() {
+    let harness = PublishedHarness::open(ManualClock::new()).await;
+    write(&harness.directory, true).await;
+    let before = harness.directory.snapshot().await.unwrap();
+    let head = serde_json::json!({"revision": u64::MAX, "entries": 1}).to_string();
+    harness.directory.nats.context().publish("directory.head", head.into()).await.unwrap().await.unwrap();
+    harness.directory.published.publish_missing().await.unwrap();
+    assert_eq!(harness.directory.snapshot().await.unwrap(), before);
+    write(&harness.directory, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_entry_of_the_directory_is_in_nobodys_way_and_taken_out() {
     let harness = PublishedHarness::open(ManualClock::new()).await;
     write(&harness.directory, true).await;
