@@ -143,13 +143,14 @@ fn connections_that_never_begin_tls_keep_nobody_out() {
     let silent: Vec<_> = (0..SILENT).map(|_| Connection::open_from([127, 0, 0, 2].into(), wharf.public())).collect();
     let began = Instant::now();
     assert_eq!(send(wharf.public(), &own, None).unwrap(), "HTTP/1.1 200 OK");
-    // Well before the silent ones are given up.
-    assert!(began.elapsed() < Duration::from_millis(1500), "{:?}", began.elapsed());
+    // Before the silent ones are given up, which takes 3 s.
+    assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
     let count = |name: &str, labels: &[&str]| wharf.metrics().count(name, labels);
     wait::until("all are closed", || {
         let refused = count("wharf_connections_refused_total", &[]);
         let given_up = count("wharf_tls_handshakes_failed_total", &[r#"reason="timeout""#]);
-        (refused == (SILENT - MAX) as u64 && given_up == MAX as u64).then_some(())
+        // Where opening them takes long, some get places that others have lost.
+        (refused + given_up == SILENT as u64 && refused > 0 && given_up >= MAX as u64).then_some(())
     });
     drop(silent);
     assert!(send(wharf.public(), &authority(), None).is_err());
