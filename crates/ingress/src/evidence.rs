@@ -62,7 +62,7 @@ pub(crate) fn envelope(
     let evidence = Evidence {
         signature: status.as_str(),
         method: if incoming.target.is_get { "GET" } else { "POST" },
-        path: path.get(..MAX_PATH).unwrap_or(path),
+        path: &path[..path.floor_char_boundary(MAX_PATH)],
         headers: headers(incoming.headers),
         body: text,
         body_base64: text.is_none().then(|| STANDARD.encode(body)),

@@ -1,5 +1,8 @@
 //! The way of one webhook from its raw bytes to its answer.
 
+mod background;
+mod trail;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +10,13 @@ use std::time::Duration;
 use actix_web::http::header::HeaderMap;
 use bytes::Bytes;
 use common::directory::OpenDirectory;
-use common::envelope::{Disposition, Lane, ParkReason};
-use common::record::{Outcome, RecordedMessages, RequestRecord, SignatureStatus};
+use common::envelope::Disposition;
+use common::record::{Outcome, RequestRecord, SignatureStatus};
 use common::trace::TraceContext;
 use common::update::Provider;
-use common::{AppId, Clock, RequestId, Timestamp};
+use common::{Clock, RequestId, Timestamp};
 use ports::admission::{Admission, Candidate, Remembered, Verdict};
-use ports::event_bus::{EventBus, Outgoing, PublishError, Stream};
+use ports::event_bus::{EventBus, Outgoing, PublishError};
 use service::{Tasks, names};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -25,22 +28,17 @@ use crate::config::Config;
 use crate::evidence;
 use crate::limits::{Limits, RetryAfter};
 use crate::meters::Meters;
-use crate::plan::{self, Envelopes, Planned, Request};
+use crate::plan::{self, Envelopes, Request};
 use crate::records::{Records, Words};
 use crate::verification::{Refused, Target, candidates, verify};
+use trail::Trail;
 
 /// Bodies over this size are planned and sealed beside the event loop, not on it.
 const LARGE_BODY: usize = 128 << 10;
-/// Batches of keys to remember that may wait; more are not remembered, which only costs work.
-const REMEMBER_QUEUE: usize = 10_000;
+/// Keys to remember that may wait; more are not remembered, which only costs work.
+const REMEMBER_QUEUE: usize = 100_000;
 /// Refused webhooks that wait to be kept.
 const REFUSED_QUEUE: usize = 16;
-/// Messages of one request whose keys its record carries; Meta sends at most 1000 updates.
-const MAX_RECORDED_MESSAGES: usize = 2000;
-/// Between two looks at a bus that does not answer.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// What the button of Meta's dashboard sends is, in records.
-const TEST: &str = "test";
 /// The reason of a request that is signed more than once.
 const SEVERAL_SIGNATURES: &str = "several-signatures";
 /// Seconds after which a refused webhook should be tried again.
@@ -71,7 +69,7 @@ pub struct Gateway {
     watch: Watch,
     records: Records,
     meters: Meters,
-    remember: mpsc::Sender<Vec<Remembered>>,
+    remember: mpsc::Sender<Remembered>,
     refused: mpsc::Sender<Outgoing>,
 }
 
@@ -105,27 +103,10 @@ impl Incoming<'_> {
     }
 }
 
-/// What is found out on the way, for the record.
-#[derive(Default)]
-struct Trail {
-    signature: Option<SignatureStatus>,
-    provider: Option<Provider>,
-    app: Option<AppId>,
-    tenant: Option<common::TenantId>,
-    event: Option<common::EventKey>,
-    event_type: Option<&'static str>,
-    event_count: u32,
-    duplicate: bool,
-    suspicious: bool,
-    /// Why updates are parked or the request is suspicious; counts before the code of the answer.
-    reason: Option<&'static str>,
-    messages: Vec<RecordedMessages>,
-}
-
 impl Gateway {
     /// Starts the gateway's background work.
     pub fn start(config: Config, deps: Deps, tasks: &Tasks) -> Arc<Self> {
-        let (remember, queue) = mpsc::channel(REMEMBER_QUEUE);
+        let (remember, keys) = mpsc::channel(REMEMBER_QUEUE);
         let (refused, evidence) = mpsc::channel(REFUSED_QUEUE);
         let gateway = Arc::new(Self {
             limits: Limits::new(
@@ -143,53 +124,8 @@ impl Gateway {
             config,
             deps,
         });
-        tasks.spawn("remember", remember_keys(gateway.deps.admission.clone(), queue, tasks.clone()));
-        tasks.spawn("keep-refused", keep_refused(gateway.deps.bus.clone(), evidence, tasks.clone()));
-        let (own, stopping) = (gateway.clone(), tasks.clone());
-        tasks.spawn("request-records", async move {
-            loop {
-                tokio::select! {
-                    () = stopping.stopping() => break,
-                    () = tokio::time::sleep(own.config.record_interval) => {}
-                }
-                own.ring();
-                if !own.records.flush(&own.deps.bus).await {
-                    tracing::warn!("request records wait: the bus does not take them");
-                }
-            }
-            own.records.flush(&own.deps.bus).await;
-        });
-        let (own, stopping) = (gateway.clone(), tasks.clone());
-        tasks.spawn("breaker-probe", async move {
-            loop {
-                tokio::select! {
-                    () = stopping.stopping() => return,
-                    () = tokio::time::sleep(PROBE_EVERY) => {}
-                }
-                // While nobody sends (a balancer that sees the red readiness), this is the only try there is.
-                if own.breaker.is_open() {
-                    let probe = own.deps.bus.probe(Stream::Inbound(Lane::Live));
-                    tokio::select! {
-                        () = stopping.stopping() => return,
-                        probed = tokio::time::timeout(own.config.deadline, probe) => {
-                            if matches!(probed, Ok(Ok(()))) {
-                                own.breaker.succeeded(own.deps.clock.monotonic());
-                            }
-                        }
-                    }
-                }
-            }
-        });
+        background::start(&gateway, keys, evidence, tasks);
         gateway
-    }
-
-    /// Says what of the last five minutes somebody should know of.
-    fn ring(&self) {
-        for alert in self.watch.look(self.deps.clock.monotonic()) {
-            metrics::counter!(names::ALERTS, "alert" => alert.name).increment(1);
-            let (count, of) = (alert.count, alert.of);
-            tracing::error!(alert = alert.name, count, of, "ALERT: in the last five minutes {count} {}", alert.text);
-        }
     }
 
     /// Whether the bus takes envelopes, as far as can be told without one.
@@ -344,12 +280,12 @@ impl Gateway {
             Ok(planned) => planned,
             Err(plan::Incomplete) => return Answer::later(503, "not-ready", RETRY_AFTER),
         };
-        note(request.id, &planned, trail);
+        trail.note(request.id, &planned);
         if let Err(answer) = self.admit_tenant(trail) {
             return answer;
         }
         let verdicts = self.admit(request.provider, planned.candidates()).await;
-        note_messages(planned.messages(), &verdicts, trail);
+        trail.note_messages(planned.messages(), &verdicts);
         if is_known(planned.count(), &verdicts) {
             trail.duplicate = true;
             return Answer::OK;
@@ -372,7 +308,7 @@ impl Gateway {
         let looked = tokio::task::spawn_blocking(move || {
             let planned = plan::plan(&first_body, &first_request, &first_directory, max_age).ok()?;
             let mut trail = Trail::default();
-            note(first_request.id, &planned, &mut trail);
+            trail.note(first_request.id, &planned);
             let messages: Vec<_> =
                 planned.messages().map(|(index, tenant, key)| (index, tenant.clone(), key)).collect();
             Some((trail, planned.candidates(), messages))
@@ -387,7 +323,7 @@ impl Gateway {
         }
         let count = candidates.len();
         let verdicts = self.admit(request.provider, candidates).await;
-        note_messages(messages.iter().map(|(index, tenant, key)| (*index, tenant, *key)), &verdicts, trail);
+        trail.note_messages(messages.iter().map(|(index, tenant, key)| (*index, tenant, *key)), &verdicts);
         if is_known(count, &verdicts) {
             trail.duplicate = true;
             return Answer::OK;
@@ -474,9 +410,9 @@ impl Gateway {
             trail.messages.clear();
             return Answer::later(503, "bus", RETRY_AFTER);
         }
-        if !remember.is_empty() {
-            // A full queue forgets: the database folds what comes again.
-            let _ = self.remember.try_send(remember);
+        // A full queue forgets: the database folds what comes again.
+        if let Ok(places) = self.remember.try_reserve_many(remember.len()) {
+            places.zip(remember).for_each(|(place, key)| place.send(key));
         }
         Answer::OK
     }
@@ -549,95 +485,6 @@ fn received_at(clock: &dyn Clock, moment: Instant) -> Timestamp {
 
 fn is_known(count: usize, verdicts: &[Verdict]) -> bool {
     count > 0 && verdicts.len() == count && verdicts.iter().all(|verdict| verdict.known)
-}
-
-fn note(request: RequestId, planned: &Planned<'_>, trail: &mut Trail) {
-    trail.event_count = u32::try_from(planned.count()).unwrap_or(u32::MAX);
-    if let Some((tenant, event, kind)) = planned.first() {
-        trail.tenant = Some(tenant.clone());
-        trail.event = event;
-        trail.event_type = Some(kind);
-    }
-    if planned.is_dashboard_test() {
-        // Somebody at Meta's dashboard looks whether it works: no attempt at anything, whoever owns the invented number.
-        trail.event_type = Some(TEST);
-        trail.reason = Some(TEST);
-        tracing::info!(request.id = %request, "a test of Meta's dashboard");
-        return;
-    }
-    if planned.is_unreadable() {
-        tracing::warn!(request.id = %request, "a correctly signed body is not readable as a webhook; parked");
-    }
-    let is_suspicious =
-        |reason: &ParkReason| matches!(reason, ParkReason::UnknownTenant | ParkReason::ForeignApp | ParkReason::TooOld);
-    let suspicious = planned.park_reasons().find(is_suspicious);
-    trail.suspicious |= suspicious.is_some();
-    let unreadable = planned.is_unreadable().then_some(ParkReason::Unreadable);
-    trail.reason = suspicious.or_else(|| planned.park_reasons().next()).or(unreadable).map(ParkReason::as_str);
-    for reason in planned.park_reasons().take(1) {
-        let tenant = match reason {
-            ParkReason::UnknownTenant => "Unknown Tenant",
-            other => other.as_str(),
-        };
-        tracing::warn!(request.id = %request, reason = tenant, "updates are parked");
-    }
-}
-
-fn note_messages<'m>(
-    messages: impl Iterator<Item = (usize, &'m common::TenantId, common::EventKey)>,
-    verdicts: &[Verdict],
-    trail: &mut Trail,
-) {
-    let all_known = is_known(verdicts.len(), verdicts);
-    for (_, tenant, key) in messages.take(MAX_RECORDED_MESSAGES) {
-        let position = trail.messages.iter().position(|each| each.tenant == *tenant).unwrap_or_else(|| {
-            trail.messages.push(RecordedMessages {
-                tenant: tenant.clone(),
-                stored: Vec::new(),
-                duplicates: Vec::new(),
-            });
-            trail.messages.len() - 1
-        });
-        let list = &mut trail.messages[position];
-        // What travels on although it is known is counted by the database.
-        if all_known { list.duplicates.push(key) } else { list.stored.push(key) }
-    }
-}
-
-/// Publishes refused webhooks that are kept. What the bus does not take is not kept.
-async fn keep_refused(bus: Arc<dyn EventBus>, mut queue: mpsc::Receiver<Outgoing>, tasks: Tasks) {
-    loop {
-        let envelope = tokio::select! {
-            next = queue.recv() => match next {
-                Some(envelope) => envelope,
-                None => return,
-            },
-            () = tasks.stopping() => return,
-        };
-        if bus.publish(vec![envelope]).await.iter().any(Result::is_err) {
-            tracing::warn!("a refused webhook could not be kept: the bus does not take it");
-        }
-    }
-}
-
-/// Remembers keys in batches, behind the answers.
-async fn remember_keys(admission: Arc<dyn Admission>, mut queue: mpsc::Receiver<Vec<Remembered>>, tasks: Tasks) {
-    loop {
-        let mut batch = tokio::select! {
-            first = queue.recv() => match first {
-                Some(first) => first,
-                None => return,
-            },
-            () = tasks.stopping() => return,
-        };
-        while batch.len() < 1000 {
-            let Ok(more) = queue.try_recv() else { break };
-            batch.extend(more);
-        }
-        if admission.remember(&batch).await.is_err() {
-            metrics::counter!(names::ADMISSION_SKIPPED).increment(1);
-        }
-    }
 }
 
 impl std::fmt::Debug for Gateway {

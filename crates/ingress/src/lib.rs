@@ -2,7 +2,8 @@
 //!
 //! In this order, and nothing else: the client's address and whether it may come, size and time limits, per-address limit,
 //! signature over the raw bytes, global limit, a peek at what identifies each update, tenant and its limit, admission,
-//! sealing, publish, answer. A 200 goes out only after the bus has everything on disk. The gateway never opens a database, never calls a provider and never logs a payload.
+//! sealing, publish, answer. A 200 goes out only after the bus has everything on disk. The gateway never opens a database,
+//! never calls a provider and never logs a payload.
 //!
 //! Deliberately not here: anything that looks into the content of a message; that is the normalizer's.
 

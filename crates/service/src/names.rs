@@ -88,6 +88,7 @@ pub fn describe() {
     describe_counter!(PUBLISH_FAILURES, "Envelopes that the bus did not take, by reason.");
     describe_gauge!(BREAKER_OPEN, "1 while the breaker towards the bus is open.");
     describe_counter!(ADMISSION_SKIPPED, "Admission calls that failed or took too long.");
+    describe_counter!(ALERTS, "What a person should look at, by alert.");
     describe_counter!(RECORDS_MERGED, "Request records merged into another's weight.");
     describe_histogram!(BUS_COMMIT_MESSAGES, "Messages of one commit of the embedded bus.");
     describe_counter!(NORMALIZED, "Updates normalised, by outcome.");

@@ -343,8 +343,9 @@ mod tests {
         nats.context().update_stream(changed).await.unwrap();
         publish_five(&nats).await;
         nats.migrate().await.unwrap();
-        nats.bus().ack(&recorder(), &[]).await.unwrap();
-        tokio::time::sleep(SWEEP_EVERY * 3).await;
+        let queues = impatient();
+        queues.note(&nats.context(), &Handle::current(), &recorder(), &[]);
+        until("it is swept", async || queues.acked.lock().unwrap().is_empty()).await;
         assert_eq!(left(&nats).await, (1, 10));
     }
 

@@ -1,7 +1,7 @@
 //! The public listener ends TLS itself: with certificates that may change, and for clients that prove who they are.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,17 +86,23 @@ fn exchange(
     })
 }
 
+/// Wharf without limits that shows a certificate of this authority, and the files that it is in.
+fn shows(authority: &Authority) -> (Setup, [PathBuf; 2]) {
+    let setup = Setup::new().without_limits();
+    let [certificate, key] = ["tls.crt", "tls.key"].map(|name| setup.file(name, ""));
+    install(authority, &certificate, &key);
+    let setup = setup
+        .set("WHARF__LISTEN__TLS__CERTIFICATE", certificate.to_str().unwrap())
+        .set("WHARF__LISTEN__TLS__KEY", key.to_str().unwrap());
+    (setup, [certificate, key])
+}
+
 #[test]
 fn webhooks_come_over_tls_and_a_new_certificate_needs_no_restart() {
     let (first, second) = (authority(), authority());
-    let setup = Setup::new().without_limits();
-    let (certificate, key) = (setup.file("tls.crt", ""), setup.file("tls.key", ""));
-    install(&first, &certificate, &key);
+    let (setup, [certificate, key]) = shows(&first);
     // Production, open to others as far as the configuration can tell.
-    let wharf = setup
-        .set("WHARF__LISTEN__TLS__CERTIFICATE", certificate.to_str().unwrap())
-        .set("WHARF__LISTEN__TLS__KEY", key.to_str().unwrap())
-        .start();
+    let wharf = setup.start();
     assert_eq!(send(wharf.public(), &first, None).unwrap(), "HTTP/1.1 200 OK");
     assert!(send(wharf.public(), &second, None).is_err(), "it shows the certificate that it was given");
     install(&second, &certificate, &key);
@@ -109,13 +115,9 @@ fn webhooks_come_over_tls_and_a_new_certificate_needs_no_restart() {
 fn only_clients_with_the_right_certificate_get_in() {
     const META: &str = "client.webhooks.fbclientcerts.com";
     let (own, clients, strangers) = (authority(), authority(), authority());
-    let setup = Setup::new().without_limits();
-    let (certificate, key) = (setup.file("tls.crt", ""), setup.file("tls.key", ""));
-    install(&own, &certificate, &key);
+    let (setup, _) = shows(&own);
     let bundle = setup.file("ca.pem", &clients.pem());
     let wharf = setup
-        .set("WHARF__LISTEN__TLS__CERTIFICATE", certificate.to_str().unwrap())
-        .set("WHARF__LISTEN__TLS__KEY", key.to_str().unwrap())
         .set("WHARF__LISTEN__TLS__CLIENT_CA", bundle.to_str().unwrap())
         .set("WHARF__LISTEN__TLS__CLIENT_NAMES", META)
         .start();
@@ -132,14 +134,8 @@ fn connections_that_never_begin_tls_keep_nobody_out() {
     const MAX: usize = 8;
     const SILENT: usize = 1500;
     let own = authority();
-    let setup = Setup::new().without_limits();
-    let (certificate, key) = (setup.file("tls.crt", ""), setup.file("tls.key", ""));
-    install(&own, &certificate, &key);
-    let wharf = setup
-        .set("WHARF__LISTEN__TLS__CERTIFICATE", certificate.to_str().unwrap())
-        .set("WHARF__LISTEN__TLS__KEY", key.to_str().unwrap())
-        .set("WHARF__INGRESS__CONNECTIONS_PER_IP", &MAX.to_string())
-        .start();
+    let (setup, _) = shows(&own);
+    let wharf = setup.set("WHARF__INGRESS__CONNECTIONS_PER_IP", &MAX.to_string()).start();
     let silent: Vec<_> = (0..SILENT).map(|_| Connection::open_from([127, 0, 0, 2].into(), wharf.public())).collect();
     let began = Instant::now();
     assert_eq!(send(wharf.public(), &own, None).unwrap(), "HTTP/1.1 200 OK");
@@ -162,13 +158,8 @@ fn connections_that_never_begin_tls_keep_nobody_out() {
 #[test]
 fn what_is_refused_without_tls_is_refused_with_it() {
     let own = authority();
-    let setup = Setup::new().without_limits();
-    let (certificate, key) = (setup.file("tls.crt", ""), setup.file("tls.key", ""));
-    install(&own, &certificate, &key);
-    let wharf = setup
-        .set("WHARF__LISTEN__TLS__CERTIFICATE", certificate.to_str().unwrap())
-        .set("WHARF__LISTEN__TLS__KEY", key.to_str().unwrap())
-        .start();
+    let (setup, _) = shows(&own);
+    let wharf = setup.start();
     let body = meta::messages(&[meta::text("wamid.ABUSE", "never")]);
     let signed = meta::signature(meta::SECRET, &body);
     let head = |headers: &str| format!("POST {} HTTP/1.1\r\nHost: wharf\r\n{signed}{headers}\r\n", meta::PATH);
