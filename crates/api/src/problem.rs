@@ -112,6 +112,12 @@ impl Problem {
         Self::with_detail(StatusCode::PAYLOAD_TOO_LARGE, format!("the body may have at most {limit} bytes"))
     }
 
+    /// The body takes longer than this.
+    pub(crate) fn too_slow(limit: Duration) -> Self {
+        let detail = format!("the body must be complete within {} s", limit.as_secs());
+        Self::with_detail(StatusCode::REQUEST_TIMEOUT, detail)
+    }
+
     /// The request cannot be understood at all.
     pub(crate) fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::with_detail(StatusCode::BAD_REQUEST, detail)

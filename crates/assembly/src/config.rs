@@ -25,7 +25,7 @@ use service::telemetry::LogFormat;
 use service::tls::TlsFiles;
 
 use crate::jobs::{Job, Jobs};
-use crate::listeners;
+use crate::listeners::{Allowance, places};
 
 /// The documented defaults, which are also the schema.
 pub const DEFAULTS: &str = include_str!("config/defaults.toml");
@@ -112,6 +112,7 @@ pub(crate) struct Listen {
     pub(crate) api: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) drain_pause_ms: u64,
+    keep_alive_seconds: u64,
     tls: Tls,
 }
 
@@ -426,9 +427,13 @@ impl Config {
         })
     }
 
-    /// How many connections one address may have: what is set, and never more than half of all there can be.
-    pub(crate) fn connections_per_address(&self) -> usize {
-        self.ingress.connections_per_ip.min(listeners::places() / 2)
+    /// What clients may take up of each listener. One address never has more than half of the connections that there can be.
+    pub(crate) fn allowance(&self) -> anyhow::Result<Allowance> {
+        Ok(Allowance {
+            keep_alive: Duration::from_secs(self.listen.keep_alive_seconds),
+            connections: self.ingress.connections_per_ip.min(places() / 2),
+            proxies: self.trusted_proxies()?,
+        })
     }
 
     /// The gateway's part, but who may come.

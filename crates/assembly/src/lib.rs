@@ -19,7 +19,6 @@ mod migrate;
 mod probes;
 mod process;
 pub mod program;
-mod unread;
 
 pub use banner::program as program_name;
 pub use config::Config;

@@ -1,35 +1,37 @@
 //! The listeners of a process.
 
+mod connection;
+mod unread;
+
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::body::BoxBody;
-use actix_http::{HttpServiceBuilder, Request, Response, TlsAcceptorConfig};
-use actix_service::{IntoServiceFactory, Service, ServiceFactory, apply_fn_factory, map_config};
-use actix_tls::accept::{TlsError, max_concurrent_tls_connect};
-use actix_web::dev::{AppConfig, Server, ServerHandle};
-use actix_web::middleware::from_fn;
-use actix_web::{App, web};
+use actix_http::{HttpServiceBuilder, Request, Response};
+use actix_service::{Service, ServiceFactory, fn_factory, fn_service, map_config};
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{AppConfig, Server, ServerHandle, ServiceRequest, ServiceResponse};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{App, Error, web};
 use anyhow::Context as _;
 use service::connections::Connections;
+use service::networks::Networks;
 use service::tls::Tls;
 use service::{Tasks, names};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
-use crate::unread::close_after_unread;
+use connection::{Connection, answering};
+use unread::close_after_unread;
 
 /// How long running requests and workers have after a stop was asked for.
 pub(crate) const DRAIN: Duration = Duration::from_secs(20);
-/// Idle connections are kept this long: longer than a proxy in front keeps them.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// A request's head must be complete by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// A TLS handshake must be complete by then.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
-/// TLS handshakes under way at once in each worker; while there are more, it accepts nothing. More than one address can have.
-const HANDSHAKES: usize = 2048;
 /// Connections that the system holds until a worker takes them.
 const BACKLOG: u32 = 1024;
 /// How long the other side may take to close a connection that ended.
@@ -41,28 +43,38 @@ pub(crate) struct Listener<'a> {
     pub(crate) address: SocketAddr,
     pub(crate) workers: usize,
     pub(crate) tls: Option<&'a Tls>,
-    /// Who counts the connections of each address; without it nobody does.
-    pub(crate) connections: Option<Arc<Connections>>,
+}
+
+/// What clients may take up of a listener.
+#[derive(Clone, Debug)]
+pub(crate) struct Allowance {
+    /// Between two requests, a connection is kept so long.
+    pub(crate) keep_alive: Duration,
+    /// Connections of one address at once.
+    pub(crate) connections: usize,
+    /// Those that may have any number.
+    pub(crate) proxies: Networks,
 }
 
 /// The listeners that are bound, in order.
 pub(crate) struct Listeners {
     servers: Vec<ServerHandle>,
+    allowance: Allowance,
     tasks: Tasks,
 }
 
 impl Listeners {
-    pub(crate) fn new(tasks: &Tasks) -> Self {
-        Self { servers: Vec::new(), tasks: tasks.clone() }
+    pub(crate) fn new(allowance: Allowance, tasks: &Tasks) -> Self {
+        Self { servers: Vec::new(), allowance, tasks: tasks.clone() }
     }
 
     /// Binds a listener and starts serving, over TLS if that is given.
     pub(crate) fn serve(
         &mut self,
-        listener: Listener<'_>,
+        listener: &Listener<'_>,
         routes: impl Fn(&mut web::ServiceConfig) + Clone + Send + 'static,
     ) -> anyhow::Result<SocketAddr> {
-        let Listener { name, address, workers, tls, connections } = listener;
+        let Listener { name, address, workers, tls } = *listener;
         let socket = bind(address)
             .with_context(|| format!("cannot listen on {address} ({name}); is something else running there?"))?;
         let bound = socket.local_addr().unwrap_or(address);
@@ -77,28 +89,27 @@ impl Listeners {
             async move { signal.notified().await }
         };
         let app = move || {
-            let app = App::new().wrap(from_fn(close_after_unread)).configure(routes.clone());
+            let app = App::new().wrap(from_fn(around)).configure(routes.clone());
             map_config(app, |()| AppConfig::default())
         };
+        let keep_alive = self.allowance.keep_alive;
+        let door = Door {
+            connections: Connections::new(self.allowance.connections, self.allowance.proxies.clone()),
+            idle: keep_alive + HEAD_TIMEOUT,
+        };
         let server = match tls.map(Tls::server_config) {
-            Some(config) => {
-                max_concurrent_tls_connect(HANDSHAKES);
+            Some(mut config) => {
+                config.alpn_protocols = vec![b"http/1.1".to_vec()];
+                let acceptor = TlsAcceptor::from(Arc::new(config));
                 builder.listen(name, socket, move || {
-                    let patience = TlsAcceptorConfig::default().handshake_timeout(HANDSHAKE_TIMEOUT);
-                    let http =
-                        http(closing.clone(), bound).finish(app()).rustls_0_23_with_config(config.clone(), patience);
-                    guarded(http, connections.clone(), |error| {
-                        let reason = match error {
-                            TlsError::Timeout => "timeout",
-                            TlsError::Tls(_) => "refused",
-                            TlsError::Service(_) => return,
-                        };
-                        metrics::counter!(names::HANDSHAKES_FAILED, "reason" => reason).increment(1);
-                    })
+                    let acceptor = acceptor.clone();
+                    let http = http(keep_alive, closing.clone(), bound).h1(app());
+                    door.clone().open(http, async move |connection| handshake(&acceptor, connection).await)
                 })
             }
             None => builder.listen(name, socket, move || {
-                guarded(http(closing.clone(), bound).finish(app()).tcp(), connections.clone(), |_| {})
+                let http = http(keep_alive, closing.clone(), bound).h1(app());
+                door.clone().open(http, async |connection| Some(connection))
             }),
         };
         let server = server.with_context(|| format!("cannot serve on {address} ({name})"))?.run();
@@ -128,7 +139,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// HTTP on a kind of connection, with the time limits of all listeners.
-fn http<T, S, C>(closing: impl Fn() -> C + 'static, bound: SocketAddr) -> HttpServiceBuilder<T, S>
+fn http<T, S, C>(keep_alive: Duration, closing: impl Fn() -> C + 'static, bound: SocketAddr) -> HttpServiceBuilder<T, S>
 where
     C: Future<Output = ()> + 'static,
     S: ServiceFactory<Request, Config = ()>,
@@ -138,39 +149,75 @@ where
 {
     HttpServiceBuilder::default()
         .graceful_shutdown_signal(closing)
-        .keep_alive(KEEP_ALIVE)
+        .keep_alive(keep_alive)
         .client_request_timeout(HEAD_TIMEOUT)
         .client_disconnect_timeout(DISCONNECT_TIMEOUT)
         .local_addr(bound)
 }
 
-/// Connections that have no place are closed, before they cost a handshake or a buffer.
-fn guarded<F, I>(
-    factory: I,
-    connections: Option<Arc<Connections>>,
-    failed: impl Fn(&F::Error) + Copy + 'static,
-) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = F::Error, InitError = F::InitError>
-where
-    I: IntoServiceFactory<F, TcpStream>,
-    F: ServiceFactory<TcpStream, Config = (), Response = ()>,
-{
-    apply_fn_factory(factory, move |stream: TcpStream, service: &F::Service| {
-        let served = match (&connections, stream.peer_addr()) {
-            (None, _) => Some((None, service.call(stream))),
-            (Some(connections), Ok(peer)) => {
-                connections.enter(peer.ip()).map(|place| (Some(place), service.call(stream)))
+/// What every connection comes through.
+#[derive(Clone)]
+struct Door {
+    connections: Arc<Connections>,
+    idle: Duration,
+}
+
+impl Door {
+    /// A service of connections. Those that have no place are closed before they cost a handshake or a buffer; the others
+    /// become what `accept` makes of them, and are served by `http`.
+    fn open<F, T>(
+        self,
+        http: F,
+        accept: impl AsyncFn(Connection) -> Option<T> + Clone + 'static,
+    ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = (), InitError = F::InitError>
+    where
+        F: ServiceFactory<(T, Option<SocketAddr>), Config = (), Response = ()> + 'static,
+        T: 'static,
+    {
+        fn_factory(move || {
+            let (http, accept, door) = (http.new_service(()), accept.clone(), self.clone());
+            async move {
+                let http = Rc::new(http.await?);
+                Ok(fn_service(move |stream: TcpStream| {
+                    let (http, accept, door) = (http.clone(), accept.clone(), door.clone());
+                    async move {
+                        // Without an address it is gone already.
+                        let Ok(peer) = stream.peer_addr() else { return Ok(()) };
+                        let Some(_place) = door.connections.enter(peer.ip()) else {
+                            metrics::counter!(names::CONNECTIONS_REFUSED).increment(1);
+                            return Ok(());
+                        };
+                        let _ = stream.set_nodelay(true);
+                        let (connection, keeper) = Connection::new(stream);
+                        if let Some(accepted) = accept(connection).await {
+                            keeper.keep(door.idle, http.call((accepted, Some(peer)))).await;
+                        }
+                        Ok(())
+                    }
+                }))
             }
-            // It is gone already.
-            (Some(_), Err(_)) => None,
-        };
-        async move {
-            let Some((_place, served)) = served else {
-                metrics::counter!(names::CONNECTIONS_REFUSED).increment(1);
-                return Ok(());
-            };
-            served.await.inspect_err(failed)
-        }
-    })
+        })
+    }
+}
+
+/// TLS, if it comes to that.
+async fn handshake(acceptor: &TlsAcceptor, connection: Connection) -> Option<TlsStream<Connection>> {
+    let reason = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(connection)).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(_)) => "refused",
+        Err(_) => "timeout",
+    };
+    metrics::counter!(names::HANDSHAKES_FAILED, "reason" => reason).increment(1);
+    None
+}
+
+/// What is done around each request.
+async fn around(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let _answering = answering();
+    close_after_unread(request, next).await
 }
 
 /// Connections of one listener at most: a quarter of the files that the process may open, so that three listeners leave the

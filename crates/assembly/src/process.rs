@@ -11,7 +11,6 @@ use common::{Clock, SystemClock};
 use ingress::Front;
 use secrecy::SecretString;
 use service::Tasks;
-use service::connections::Connections;
 use service::directory::DirectoryWatch;
 use service::health::{Readiness, health_routes, metrics_route};
 use service::telemetry::Metrics;
@@ -60,10 +59,11 @@ impl Process {
     /// Starts the jobs. When it returns, the listeners are open. What was started is stopped again if something fails.
     pub async fn start(config: &Config, jobs: Jobs) -> anyhow::Result<Self> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let allowance = config.allowance()?;
         let metrics = Metrics::install().context("cannot install the metrics recorder")?;
         let mut opened = Opened::open(config, jobs, &clock).await?;
         let tasks = Tasks::new();
-        let mut listeners = Listeners::new(&tasks);
+        let mut listeners = Listeners::new(allowance, &tasks);
         match begin(config, jobs, &clock, metrics, &mut opened, &tasks, &mut listeners).await {
             Ok(begun) => {
                 let drain_pause = Duration::from_millis(config.listen.drain_pause_ms);
@@ -167,7 +167,6 @@ async fn begin(
         normalizer::start(config.normalizer(), deps, tasks, ports.bell.clone());
     }
     let front = if opened.gateway.is_some() { config.front(tasks)? } else { Front::default() };
-    let connections = Connections::new(config.connections_per_address(), front.trusted_proxies.clone());
     let gateway = opened.gateway.as_ref().map(|ports| {
         let deps = ingress::Deps {
             bus: opened.bus.clone(),
@@ -188,9 +187,8 @@ async fn begin(
         let (routes, health) = (ingress::routes(gateway), health.clone());
         let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         let tls = config.tls().map(|files| Tls::start(files, tasks)).transpose().context("cannot use TLS")?;
-        let (address, tls) = (config.listen.public, tls.as_deref());
-        let listener = Listener { name: "public", address, workers, tls, connections: Some(connections) };
-        let serve = listeners.serve(listener, move |app| {
+        let listener = Listener { name: "public", address: config.listen.public, workers, tls: tls.as_deref() };
+        let serve = listeners.serve(&listener, move |app| {
             routes(app);
             health(app);
             app.default_service(web::to(ingress::not_found));
@@ -220,10 +218,10 @@ async fn begin(
             metrics: Some(metrics.clone()),
             readiness: readiness.clone(),
         });
-        addresses.api = Some(listeners.serve(inner("API", config.listen.api), routes)?);
+        addresses.api = Some(listeners.serve(&inner("API", config.listen.api), routes)?);
     }
     let metrics = metrics_route(metrics);
-    addresses.admin = listeners.serve(inner("admin", config.listen.admin), move |app| {
+    addresses.admin = listeners.serve(&inner("admin", config.listen.admin), move |app| {
         health(app);
         metrics(app);
     })?;
@@ -232,7 +230,7 @@ async fn begin(
 
 /// A listener that few reach.
 fn inner(name: &'static str, address: SocketAddr) -> Listener<'static> {
-    Listener { name, address, workers: 1, tls: None, connections: None }
+    Listener { name, address, workers: 1, tls: None }
 }
 
 /// Whether the bus does its work: as the gateway finds it, else whether it is connected. The API runs without it.

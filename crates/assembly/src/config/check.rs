@@ -110,6 +110,7 @@ fn numbers(config: &Config, found: &mut Found<'_>) {
         ("ingress.deadline_ms", config.ingress.deadline_ms),
         ("ingress.global_limit_per_second", config.ingress.global_limit_per_second.into()),
         ("ingress.per_ip_limit_per_second", config.ingress.per_ip_limit_per_second.into()),
+        ("listen.keep_alive_seconds", config.listen.keep_alive_seconds),
         ("ingress.connections_per_ip", config.ingress.connections_per_ip as u64),
         ("ingress.sender_limit_max", config.ingress.sender_limit_max.into()),
         ("ingress.sender_limit_window_minutes", config.ingress.sender_limit_window_minutes),

@@ -291,6 +291,12 @@ impl Wharf {
         &self.setup
     }
 
+    /// Processor time of the gateway so far, in seconds.
+    pub(crate) fn gateway_cpu_seconds(&self) -> u64 {
+        let gateway = self.parts.iter().find(|part| part.job == Job::Gateway).unwrap();
+        gateway.process.cpu_seconds()
+    }
+
     pub(crate) fn servers(&self) -> Arc<Servers> {
         self.setup.servers()
     }

@@ -6,17 +6,14 @@
 
 #[path = "hostile/bodies.rs"]
 mod bodies;
+#[path = "hostile/connections.rs"]
+mod connections;
 #[path = "hostile/oddities.rs"]
 mod oddities;
 #[path = "hostile/protocol.rs"]
 mod protocol;
 #[path = "hostile/signatures.rs"]
 mod signatures;
-
-use std::ops::Range;
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use crate::http::{Answer, Connection};
 use crate::meta::{self, NUMBER, PATH, VERIFY_TOKEN};
@@ -248,69 +245,6 @@ fn one_entry_with_several_tenants_and_a_bad_update_is_split() {
     survived(&mut wharf);
 }
 
-/// A request that does not come to its end.
-struct Slow {
-    name: &'static str,
-    at_once: Vec<u8>,
-    /// What drips afterwards.
-    drops: Vec<u8>,
-    /// After how many seconds it must be given up.
-    seconds: Range<f64>,
-}
-
-impl Slow {
-    fn run(&self, wharf: &Wharf) {
-        let start = Instant::now();
-        let mut connection = Connection::open(wharf.public());
-        connection.send(&self.at_once);
-        connection.drip(&self.drops, Duration::from_millis(100));
-        let answer = connection.answer().unwrap_or_else(|| panic!("{}: no answer", self.name));
-        assert_eq!(answer.status, 408, "{}: {answer:?}", self.name);
-        let took = start.elapsed().as_secs_f64();
-        assert!(self.seconds.contains(&took), "{}: after {took:.1} s", self.name);
-        assert!(connection.answer().is_none(), "{}: closed, not kept to be filled later", self.name);
-    }
-}
-
-#[test]
-fn what_comes_too_slowly_is_given_up() {
-    let mut wharf = victim();
-    let body = meta::messages(&[meta::text("wamid.SLOW", "slow")]);
-    let head = |length: String| {
-        let signature = meta::signature(meta::SECRET, &body);
-        format!("POST {PATH} HTTP/1.1\r\nHost: wharf\r\n{length}\r\n{signature}\r\n").into_bytes()
-    };
-    let with_length = head(format!("Content-Length: {}", body.len()));
-    let chunked = head("Transfer-Encoding: chunked".to_owned());
-    let upgrade = head(format!("Upgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: {}", body.len()));
-    let joined = |parts: &[&[u8]]| parts.concat();
-    let slow = |name, at_once, drops, seconds| Slow { name, at_once, drops, seconds };
-    let body_time = 2.9..4.5;
-    let slow = [
-        slow("a body that drips", with_length.clone(), body.clone(), body_time.clone()),
-        slow("a body that stops", joined(&[&with_length, &body[..20]]), Vec::new(), body_time.clone()),
-        slow("a body that never begins", with_length.clone(), Vec::new(), body_time.clone()),
-        slow("chunks that drip", chunked.clone(), b"1\r\nx\r\n".repeat(100), body_time.clone()),
-        slow("a chunk that never ends", joined(&[&chunked, b"ff\r\nx"]), Vec::new(), body_time),
-        // The server takes the upgrade for a body without end: refused in time, and no webhook has one.
-        slow("an upgrade of the protocol", [&upgrade[..], &body].concat(), Vec::new(), 2.9..4.5),
-        slow("a head that drips", b"POST ".to_vec(), with_length[5..].to_vec(), 4.5..8.0),
-        slow("a head that stops", b"POST /".to_vec(), Vec::new(), 4.5..8.0),
-    ];
-    std::thread::scope(|scope| {
-        for each in &slow {
-            scope.spawn(|| each.run(&wharf));
-        }
-        // Meanwhile others are served.
-        for index in 0..20 {
-            let id = format!("wamid.MEANWHILE{index}");
-            meta::accepted(wharf.public(), &meta::messages(&[meta::text(&id, "quick")]));
-        }
-    });
-    assert_eq!(wharf.events_when(20).len(), 20);
-    survived(&mut wharf);
-}
-
 #[test]
 fn the_token_of_a_handshake_is_nobodys_to_read() {
     let mut wharf = victim();
@@ -327,43 +261,5 @@ fn the_token_of_a_handshake_is_nobodys_to_read() {
         assert_eq!(answer.status, status, "{challenge:.20}: {answer:?}");
     }
     assert!(!wharf.log().contains(VERIFY_TOKEN));
-    survived(&mut wharf);
-}
-
-#[test]
-fn a_body_without_end_ends_with_its_connection() {
-    let mut wharf = victim();
-    let chunk = [b"4000\r\n".as_slice(), &[b'x'; 0x4000], b"\r\n"].concat();
-    let [public, api, admin] = [wharf.public(), wharf.api(), wharf.admin()];
-    let encoded = "Content-Encoding: gzip\r\n";
-    let rows = [
-        (public, format!("POST {PATH}"), "", 413),
-        (public, format!("POST {PATH}"), encoded, 415),
-        (public, "POST /nowhere".to_owned(), "", 404),
-        (public, format!("PUT {PATH}"), "", 405),
-        (public, "POST /webhooks/generic".to_owned(), "", 413),
-        (public, "GET /health".to_owned(), "", 200),
-        (api, "POST /api/tenants".to_owned(), "", 401),
-        (admin, "GET /metrics".to_owned(), "", 200),
-    ];
-    std::thread::scope(|scope| {
-        for (to, line, headers, status) in &rows {
-            let chunk = &chunk;
-            scope.spawn(move || {
-                let head = format!("{line} HTTP/1.1\r\nHost: wharf\r\n{headers}Transfer-Encoding: chunked\r\n\r\n");
-                let mut connection = Connection::open(*to);
-                connection.send(head.as_bytes());
-                let begun = Instant::now();
-                // More than a second of it is read by nobody.
-                while connection.send(chunk) {
-                    assert!(begun.elapsed() < Duration::from_secs(8), "{line}: it is still read");
-                }
-                // What was answered before may be lost with a reset.
-                if let Some(answer) = connection.answer() {
-                    assert_eq!(answer.status, *status, "{line}: {answer:?}");
-                }
-            });
-        }
-    });
     survived(&mut wharf);
 }

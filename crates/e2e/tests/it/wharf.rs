@@ -162,6 +162,11 @@ impl Wharf {
         !self.process.has_ended()
     }
 
+    /// Processor time of the gateway so far, in seconds.
+    pub(crate) fn gateway_cpu_seconds(&self) -> u64 {
+        self.process.cpu_seconds()
+    }
+
     /// Whether a stop has begun.
     pub(crate) fn is_stopping(&self) -> bool {
         self.log().contains("stopping")

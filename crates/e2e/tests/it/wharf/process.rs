@@ -42,6 +42,15 @@ impl Process {
         Self { child, reader, log: log.clone(), begin }
     }
 
+    /// Processor time that it has used, in seconds.
+    pub(crate) fn cpu_seconds(&self) -> u64 {
+        let ps = Command::new("ps").args(["-o", "time=", "-p", &self.child.id().to_string()]).output().unwrap();
+        let time = String::from_utf8(ps.stdout).unwrap();
+        // [days-]hours:minutes:seconds[.hundredths]
+        let parts = time.trim().split(['-', ':']).map(|part| part.split('.').next().unwrap().parse::<u64>().unwrap());
+        parts.fold(0, |sum, part| sum * 60 + part)
+    }
+
     /// The addresses of its banner behind these labels, once it has said all.
     pub(crate) fn addresses<const N: usize>(&mut self, labels: [&str; N]) -> [SocketAddr; N] {
         wait::until("the process says where it is", || {
