@@ -7,8 +7,9 @@
 //! - `wa_dedup:<tenant>:<event key>` holds `s` and the fingerprint of bytes that are stored (24 h), or `c` and the
 //!   fingerprint of bytes that were counted against their sender and not stored yet (one window).
 //! - `wa_rate:<tenant>:<sender>` counts a sender's messages; it expires with the window.
+//! - `wa_gateways` holds, for each gateway, how much it let through in a second, and when it said so.
 //!
-//! Every part of a key is a keyed hash. Redis only saves work: while it does not answer in time, admission in the
+//! Every part of a key that comes from outside is a keyed hash. Redis only saves work: while it does not answer in time, admission in the
 //! process decides, and after a pause one request tries again. What the one remembers the other does not know, and a
 //! flushed Redis knows nothing: that costs duplicates, which the database folds.
 
@@ -24,11 +25,12 @@ use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{self, RedisError, Script};
 use deadpool_redis::{Config, Pool, PoolConfig, Runtime, Timeouts};
 use ports::Unavailable;
-use ports::admission::{Admission, Candidate, Remembered, SenderLimit, Verdict};
+use ports::admission::{Admission, Candidate, Others, Remembered, SenderLimit, Verdict};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::{RwLock, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::OpenError;
 
@@ -75,12 +77,35 @@ for i = 1, #KEYS / 2 do
 end
 return answer";
 
+/// Notes what a gateway let through, forgets those that are gone, and tells of the others. Arguments: the gateway, its
+/// count. By the server's clock.
+const COMPARE: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('HSET', KEYS[1], ARGV[1], now .. ':' .. ARGV[2])
+redis.call('PEXPIRE', KEYS[1], 10000)
+local all, gateways, taken = redis.call('HGETALL', KEYS[1]), 0, 0
+for i = 1, #all, 2 do
+  local at, count = string.match(all[i + 1], '^(%d+):(%d+)$')
+  if not at or now - at > 2000 then
+    redis.call('HDEL', KEYS[1], all[i])
+  elseif all[i] ~= ARGV[1] then
+    gateways, taken = gateways + 1, taken + count
+  end
+end
+return {gateways, taken}";
+/// Its key.
+const GATEWAYS: &str = "wa_gateways";
+
 /// Admission in Redis, shared by all gateways; in process while Redis does not answer.
 pub struct RedisAdmission {
     link: Arc<Link>,
     local: Arc<dyn Admission>,
     questions: mpsc::Sender<Question>,
     asking: JoinHandle<()>,
+    /// This gateway's name among the others.
+    gateway: String,
+    comparison: Script,
 }
 
 /// What a request wants to know.
@@ -140,7 +165,8 @@ impl RedisAdmission {
         });
         let (questions, waiting) = mpsc::channel(MAX_WAITING);
         let asking = tokio::spawn(answer_questions(link.clone(), waiting));
-        Ok(Arc::new(Self { link, local, questions, asking }))
+        let (gateway, comparison) = (Uuid::now_v7().simple().to_string(), Script::new(COMPARE));
+        Ok(Arc::new(Self { link, local, questions, asking, gateway, comparison }))
     }
 
     /// Whether Redis is of use: it may have missed an answer or two.
@@ -193,6 +219,17 @@ impl Admission for RedisAdmission {
             self.link.missed().await;
         }
         self.local.remember(keys).await
+    }
+
+    async fn compare(&self, taken: u32) -> Result<Others, Unavailable> {
+        let compared = tokio::time::timeout(PATIENCE, async {
+            let mut connection = self.link.connection().await?;
+            let mut call = self.comparison.key(GATEWAYS);
+            call.arg(&self.gateway).arg(taken);
+            call.invoke_async::<(u32, u32)>(&mut connection).await.map_err(unavailable)
+        });
+        let (gateways, taken) = compared.await.map_err(|late| Unavailable::new("Redis", late))??;
+        Ok(Others { gateways, taken })
     }
 }
 

@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::TenantId;
+use ports::admission::Others;
 use service::connections::party;
 
 const WINDOW: Duration = Duration::from_secs(1);
@@ -30,6 +31,10 @@ pub(crate) struct Limits {
     per_address: u32,
     verified: Mutex<Window>,
     per_second: u32,
+    /// Of `per_second`, what the other gateways leave to this one.
+    left: AtomicU32,
+    /// Verified requests that were let through; wraps around.
+    taken: AtomicU32,
     /// No more than the directory has tenants.
     tenants: Mutex<HashMap<TenantId, Window>>,
     refused: Mutex<Window>,
@@ -108,6 +113,8 @@ impl Limits {
             per_address,
             verified: Mutex::default(),
             per_second,
+            left: AtomicU32::new(per_second),
+            taken: AtomicU32::new(0),
             tenants: Mutex::default(),
             refused: Mutex::default(),
             warnings: Mutex::default(),
@@ -128,7 +135,21 @@ impl Limits {
 
     /// Counts a verified request.
     pub(crate) fn admit_verified(&self, now: Duration) -> Result<(), RetryAfter> {
-        admit(&self.verified, self.per_second, now)
+        admit(&self.verified, self.left.load(Ordering::Relaxed), now)?;
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Verified requests that were let through since the start; wraps around.
+    pub(crate) fn taken(&self) -> u32 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// What other gateways take of the limit of all is not left to this one. Its equal share always is: whoever came first
+    /// would have everything otherwise.
+    pub(crate) fn leave_to(&self, others: Others) {
+        let share = (self.per_second / others.gateways.saturating_add(1)).max(1);
+        self.left.store(self.per_second.saturating_sub(others.taken).max(share), Ordering::Relaxed);
     }
 
     /// Counts a verified request of a tenant.
@@ -217,6 +238,20 @@ mod tests {
         assert!(limits.admit_ip(ip("2001:db8::1"), Duration::ZERO).is_ok());
         assert!(limits.admit_ip(ip("2001:db8::2"), Duration::ZERO).is_err());
         assert!(limits.admit_ip(ip("2001:db8:0:1::1"), Duration::ZERO).is_ok());
+    }
+
+    #[test]
+    fn what_other_gateways_take_is_not_left_but_an_equal_share_is() {
+        let limits = Limits::new(1, 90, 10);
+        let mut windows = 0;
+        let mut pass = |gateways, taken| {
+            windows += 1;
+            limits.leave_to(Others { gateways, taken });
+            (0..200).filter(|_| limits.admit_verified(WINDOW * windows).is_ok()).count()
+        };
+        assert_eq!((pass(0, 0), pass(1, 20), pass(1, 45), pass(2, 80), pass(2, 1000)), (90, 70, 45, 30, 30));
+        assert_eq!((pass(1000, 1000), pass(0, 0)), (1, 90));
+        assert_eq!(limits.taken(), 356);
     }
 
     #[test]

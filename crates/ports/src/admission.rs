@@ -1,6 +1,8 @@
 //! Admission: what the gateway remembers of what it stored, and how much each sender sent.
 //!
-//! Both only save work. An answer that never comes, a memory that was flushed, or one that forgot early costs a
+//! Gateways also tell each other here how much they take, for the limit of all together.
+//!
+//! All of it only saves work. An answer that never comes, a memory that was flushed, or one that forgot early costs a
 //! duplicate that the database folds, never a message: a key counts as known only after [`Admission::remember`], which
 //! is called after the publish was acknowledged.
 
@@ -81,6 +83,15 @@ pub struct Remembered {
     pub fingerprint: Fingerprint,
 }
 
+/// The other gateways, as far as they are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// How many there are.
+    pub gateways: u32,
+    /// Verified webhooks that they let through in the last second, together.
+    pub taken: u32,
+}
+
 /// See the module's documentation.
 #[async_trait]
 pub trait Admission: Send + Sync {
@@ -90,4 +101,11 @@ pub trait Admission: Send + Sync {
 
     /// Remembers keys for at least 24 hours, or until memory is short. Idempotent by key.
     async fn remember(&self, keys: &[Remembered]) -> Result<(), Unavailable>;
+
+    /// Says how many verified webhooks this gateway let through in the last second, and hears the same of the others. To be
+    /// called a few times in a second; who was not heard of for two seconds is gone. Where a memory is one gateway's own,
+    /// there are no others.
+    async fn compare(&self, _taken: u32) -> Result<Others, Unavailable> {
+        Ok(Others::default())
+    }
 }

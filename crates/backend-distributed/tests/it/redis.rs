@@ -11,7 +11,7 @@ use common::{EventKey, Fingerprint, TenantId};
 use deadpool_redis::redis::{self as client, AsyncCommands as _};
 use port_contracts::memory::MemoryHarness;
 use port_contracts::{Harness, ManualClock};
-use ports::admission::{Admission, Candidate, Remembered, SenderLimit};
+use ports::admission::{Admission, Candidate, Others, Remembered, SenderLimit};
 use test_servers::Redis as Server;
 
 use crate::{other_ports_in_memory, others};
@@ -114,6 +114,27 @@ async fn two_gateways_share_what_they_remember_and_count() {
         assert!(!one.admit(&[candidate(n)], LIMIT).await.unwrap()[0].over_limit);
     }
     assert!(two.admit(&[candidate(4)], LIMIT).await.unwrap()[0].over_limit, "both count for one sender");
+}
+
+#[tokio::test]
+async fn gateways_hear_what_the_others_take_and_forget_who_is_gone() {
+    let server = Server::start();
+    let clock = ManualClock::new();
+    let (one, two) = (others(clock.clone()).await, others(clock).await);
+    let (one, two) = (connect(&server, &one).await, connect(&server, &two).await);
+    let heard = |gateways, taken| Others { gateways, taken };
+    assert_eq!(one.compare(7).await.unwrap(), heard(0, 0));
+    assert_eq!(two.compare(9).await.unwrap(), heard(1, 7));
+    assert_eq!(one.compare(70).await.unwrap(), heard(1, 9));
+    assert_eq!(two.compare(9).await.unwrap(), heard(1, 70));
+    bounded(async { while one.compare(7).await.unwrap() != heard(0, 0) {} }).await;
+    // What somebody else wrote there is nobody.
+    let client = client::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    for (field, value) in [("x", "nonsense"), ("y", "1:2:3"), ("z", "1:2")] {
+        let () = connection.hset("wa_gateways", field, value).await.unwrap();
+    }
+    assert_eq!(one.compare(7).await.unwrap(), heard(0, 0));
 }
 
 async fn bounded<T>(work: impl Future<Output = T>) -> T {

@@ -1,8 +1,13 @@
 //! Several processes of a job on the same servers.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use crate::feed::{assert_exactly_once, expected_events};
+use crate::http::Connection;
 use crate::meta;
 use crate::sender::{self, delivery, genuine, traffic};
+use crate::wait;
 use crate::wharf::{Job, Setup};
 
 #[test]
@@ -50,4 +55,37 @@ fn two_gateways_know_the_same_directory() {
         wharf.wait_for_message(&id);
     }
     assert!(wharf.events().iter().all(|event| event.tenant == "acme"));
+}
+
+/// How many of these are taken at once, none of them a second time.
+fn taken_of(count: usize, to: SocketAddr) -> usize {
+    static SENT: AtomicUsize = AtomicUsize::new(0);
+    let mut connection = Connection::open(to);
+    let all = (0..count).flat_map(|_| {
+        let id = format!("wamid.N{}", SENT.fetch_add(1, Ordering::Relaxed));
+        meta::signed(&meta::messages(&[meta::text(&id, "hello")]))
+    });
+    connection.send(&all.collect::<Vec<_>>());
+    let answers = (0..count).map(|_| connection.answer().unwrap().status);
+    answers.filter(|status| *status == 200).count()
+}
+
+#[test]
+fn two_gateways_share_the_limit_of_all() {
+    const LIMIT: usize = 40;
+    let setup = Setup::new().without_limits().set("WHARF__INGRESS__GLOBAL_LIMIT_PER_SECOND", &LIMIT.to_string());
+    let mut wharf = setup.start();
+    let (first, second) = (wharf.public(), wharf.add(Job::Gateway));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                taken_of(LIMIT, first);
+            }
+        });
+        // More than its half is only left to it while the first one takes less.
+        wait::until("the second takes its half only", || (taken_of(LIMIT * 2, second) <= LIMIT / 2).then_some(()));
+        is_over.store(true, Ordering::Relaxed);
+    });
+    wait::until("the second has all of it", || (taken_of(LIMIT * 2, second) >= LIMIT).then_some(()));
 }

@@ -1,5 +1,6 @@
 //! What the gateway does behind the answers.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,9 @@ use super::Gateway;
 
 /// Between two looks at a bus that does not answer.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// Between two comparisons with the other gateways, and how many there are in a second.
+const COMPARE_EVERY: Duration = Duration::from_millis(200);
+const COMPARISONS: usize = 5;
 /// Keys that are remembered at once.
 const REMEMBERED_AT_ONCE: usize = 1000;
 
@@ -28,6 +32,7 @@ pub(super) fn start(
     tasks.spawn("keep-refused", keep_refused(deps.bus.clone(), refused, tasks.clone()));
     tasks.spawn("request-records", flush_records(gateway.clone(), tasks.clone()));
     tasks.spawn("breaker-probe", probe(gateway.clone(), tasks.clone()));
+    tasks.spawn("compare", compare(gateway.clone(), tasks.clone()));
 }
 
 async fn flush_records(gateway: Arc<Gateway>, tasks: Tasks) {
@@ -74,6 +79,22 @@ async fn probe(gateway: Arc<Gateway>, tasks: Tasks) {
                 }
             }
         }
+    }
+}
+
+/// Sees to it that all gateways together keep to the limit of all. While the others are not heard of, each has all of it.
+async fn compare(gateway: Arc<Gateway>, tasks: Tasks) {
+    let mut counts = VecDeque::from([gateway.limits.taken()]);
+    loop {
+        tokio::select! {
+            () = tasks.stopping() => return,
+            () = tokio::time::sleep(COMPARE_EVERY) => {}
+        }
+        let now = gateway.limits.taken();
+        let a_second_ago = if counts.len() > COMPARISONS { counts.pop_front() } else { counts.front().copied() };
+        counts.push_back(now);
+        let taken = now.wrapping_sub(a_second_ago.unwrap_or(now));
+        gateway.limits.leave_to(gateway.deps.admission.compare(taken).await.unwrap_or_default());
     }
 }
 
