@@ -91,10 +91,10 @@ pub(crate) async fn actions(args: ActionsArgs) -> anyhow::Result<ExitCode> {
     let tenant = args.tenant.map(|tenant| format!("&tenant={}", part(&tenant))).unwrap_or_default();
     let path = format!("/api/actions?limit={}{tenant}", args.limit);
     let listed = |answer: &Value| {
-        let columns = ["at", "actor", "action", "target", "status", "source_ip"];
+        let columns = ["at", "actor", "action", "target", "tenant", "status", "source_ip", "details"];
         let row = |action: &Value| columns.map(|column| text(&action[column])).to_vec();
         let rows: Vec<_> = answer["data"].as_array().into_iter().flatten().map(row).collect();
-        table(&["AT", "WHO", "ACTION", "WHAT", "STATUS", "FROM"], &rows)
+        table(&["AT", "WHO", "ACTION", "WHAT", "TENANT", "STATUS", "FROM", "DETAILS"], &rows)
     };
     args.remote.run(Method::GET, &path, None, listed).await
 }

@@ -12,22 +12,23 @@ use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
-use actix_web::http::Method;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, FromRequest, HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _};
+use actix_web::{Error, FromRequest, HttpMessage as _, HttpRequest, ResponseError as _};
 use common::TenantId;
 use common::access::{Action, Scope, Token, TokenHash};
 use moka::sync::Cache;
+use percent_encoding::percent_decode_str;
 use ports::access::Access;
 use secrecy::{ExposeSecret as _, SecretString};
 use service::client::client_address;
 use service::networks::Networks;
 use uuid::Uuid;
 
-use crate::State;
 use crate::problem::Problem;
+use crate::{State, log};
 
 /// A token that was looked up is known for so long: a revocation by another process takes effect within it.
 const REMEMBERED: Duration = Duration::from_secs(5);
@@ -153,18 +154,6 @@ impl Caller {
     }
 }
 
-/// What a request was done to, where its path does not say so: for the log, in the extensions of the answer.
-#[derive(Clone, Debug)]
-pub(crate) struct Target(pub(crate) String);
-
-impl Target {
-    /// The answer to a request that was done to this.
-    pub(crate) fn on(self, mut answer: HttpResponse) -> HttpResponse {
-        answer.extensions_mut().insert(self);
-        answer
-    }
-}
-
 /// Handlers take the caller as an argument. Behind the guard there always is one.
 impl FromRequest for Caller {
     type Error = Problem;
@@ -199,27 +188,43 @@ pub(crate) async fn guard(
         // Nothing is here, or another method is.
         return Ok(next.call(request).await?.map_into_boxed_body());
     };
-    if !route.scopes.contains(&caller.scope) {
-        let problem = Problem::forbidden("this token's scope does not open this");
-        return Ok(request.into_response(problem.error_response()));
-    }
     let action = match route.is_logged.then(|| action(&state, &request, &caller, from, &pattern)).transpose() {
         Ok(action) => action,
         Err(problem) => return Ok(request.into_response(problem.error_response())),
     };
+    if !route.scopes.contains(&caller.scope) {
+        if let Some(action) = action {
+            // An attempt; what is refused needs no trace to be refused.
+            write_down(&state, &Action { status: Some(StatusCode::FORBIDDEN.as_u16()), ..action }).await;
+        }
+        let problem = Problem::forbidden("this token's scope does not open this");
+        return Ok(request.into_response(problem.error_response()));
+    }
     request.extensions_mut().insert(caller);
     let Some(action) = action else { return Ok(next.call(request).await?.map_into_boxed_body()) };
     if let Err(error) = state.tokens.stored.begin_action(&action).await {
         // What leaves no trace is not done.
         return Ok(request.into_response(Problem::unavailable(&error).error_response()));
     }
-    let response = next.call(request).await?.map_into_boxed_body();
-    let status = response.status().as_u16();
-    let target = response.response().extensions().get::<Target>().map(|target| target.0.clone());
-    if let Err(error) = state.tokens.stored.finish_action(action.id, status, target.as_deref()).await {
+    let (response, log) = log::collect(next.call(request)).await;
+    let response = response?.map_into_boxed_body();
+    let (status, done) = (response.status().as_u16(), log.done());
+    if let Err(error) = state.tokens.stored.finish_action(action.id, status, &done).await {
         tracing::warn!(error = &error as &dyn std::error::Error, action = %action.id, "how an action ended is not recorded");
     }
+    let own = action.tenant.as_ref().or(done.tenant.as_ref());
+    for (tenant, details) in log.others(own) {
+        let (id, target) = (Uuid::now_v7(), action.target.clone().or_else(|| done.target.clone()));
+        let theirs = Action { id, target, details, tenant: Some(tenant), status: Some(status), ..action.clone() };
+        write_down(&state, &theirs).await;
+    }
     Ok(response)
+}
+
+async fn write_down(state: &State, action: &Action) {
+    if let Err(error) = state.tokens.stored.begin_action(action).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, action = action.action, "an action is not recorded");
+    }
 }
 
 /// The client's address: as the nearest trusted proxy saw it, if the connection comes from one.
@@ -233,8 +238,7 @@ fn client(request: &ServiceRequest, proxies: &Networks) -> IpAddr {
     }
 }
 
-/// The action, or the answer to one whose path names what cannot be: an id that is written otherwise (`%61cme`) would reach
-/// its handler, and the log would not say what was changed.
+/// The action, or the answer to one whose path names what cannot be.
 fn action(
     state: &State,
     request: &ServiceRequest,
@@ -244,8 +248,8 @@ fn action(
 ) -> Result<Action, Problem> {
     // Before the handler is found the framework does not know them.
     let of_path = |name: &str| match parameter(pattern, request.path(), name) {
-        Some(text) if !is_recordable(text) => Err(Problem::not_found()),
-        named => Ok(named),
+        Some(text) => decoded(text).map(Some).ok_or_else(Problem::not_found),
+        None => Ok(None),
     };
     let (tenant, target) = (of_path("tenant")?, of_path("id")?.or(of_path("number")?));
     Ok(Action {
@@ -254,8 +258,9 @@ fn action(
         token: caller.token,
         actor: caller.name.clone(),
         action: format!("{} {pattern}", request.method()),
-        target: target.or(tenant).map(str::to_owned),
-        tenant: tenant.and_then(|text| text.parse().ok()).or_else(|| caller.tenant.clone()),
+        tenant: tenant.as_ref().and_then(|text| text.parse().ok()).or_else(|| caller.tenant.clone()),
+        target: target.or(tenant),
+        details: None,
         source_ip,
         status: None,
     })
@@ -268,9 +273,11 @@ fn parameter<'p>(pattern: &str, path: &'p str, name: &str) -> Option<&'p str> {
     found.map(|(_, text)| text)
 }
 
-/// Ids are short and plain.
-fn is_recordable(text: &str) -> bool {
-    text.len() <= MAX_TARGET && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-_.:".contains(&byte))
+/// An id of a path as its handler will see it (`%2B1415…` is `+1415…`), if it is short and plain as ids are.
+fn decoded(text: &str) -> Option<String> {
+    let text = percent_decode_str(text).decode_utf8().ok()?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+-_.:".contains(&byte);
+    (text.len() <= MAX_TARGET && text.bytes().all(is_plain)).then(|| text.into_owned())
 }
 
 /// Whether requests of a method are written down unless their route says otherwise.
@@ -303,7 +310,13 @@ mod tests {
 
     #[test]
     fn only_plain_ids_can_be_written_down() {
-        assert!(is_recordable("acme-1") && is_recordable("+14155550100"));
-        assert!(!is_recordable("a b") && !is_recordable("é") && !is_recordable(&"a".repeat(65)));
+        for (text, id) in
+            [("acme-1", "acme-1"), ("+14155550100", "+14155550100"), ("%2b1415", "+1415"), ("%61cme", "acme")]
+        {
+            assert_eq!(decoded(text).as_deref(), Some(id));
+        }
+        for text in ["a b", "é", "%C3%A9", "%2F", "%25", "%", "%ff", &"a".repeat(65)] {
+            assert_eq!(decoded(text), None, "{text}");
+        }
     }
 }

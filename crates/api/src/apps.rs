@@ -11,12 +11,11 @@ use common::update::Provider;
 use common::{AppId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::access::Target;
 use crate::directory::change;
 use crate::import::{Import, ImportApp};
 use crate::plan::plan;
 use crate::problem::{FieldError, Problem};
-use crate::{State, body};
+use crate::{State, body, log};
 
 /// Meta tries to deliver for seven days; what it signed with the old secret may come until then.
 const OVERLAP_HOURS: u32 = 8 * 24;
@@ -120,7 +119,8 @@ pub(crate) async fn create(state: Data<State>, body: Payload) -> Result<HttpResp
     .await?;
     let mut response = HttpResponse::Created();
     response.insert_header((LOCATION, format!("/api/apps/{id}")));
-    Ok(Target(id.clone()).on(answer(&state, &id, response).await?))
+    log::target(&id);
+    answer(&state, &id, response).await
 }
 
 #[derive(Deserialize)]

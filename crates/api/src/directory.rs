@@ -10,11 +10,10 @@ use common::keys::KeyRing;
 use ports::directory::{Updated, update};
 use serde::Serialize;
 
-use crate::access::Target;
 use crate::import::Import;
 use crate::plan::plan;
 use crate::problem::Problem;
-use crate::{State, body};
+use crate::{State, body, log};
 
 #[derive(Serialize)]
 struct Imported {
@@ -31,11 +30,12 @@ pub(crate) async fn import(state: Data<State>, body: Payload) -> Result<HttpResp
     for warning in warnings {
         tracing::warn!("imported with a doubt: {warning}");
     }
-    let target = Target(format!("{} entries", updated.changed));
-    Ok(target.on(HttpResponse::Ok().json(Imported { changed: updated.changed, revision: updated.revision })))
+    log::target(format!("{} entries", updated.changed));
+    Ok(HttpResponse::Ok().json(Imported { changed: updated.changed, revision: updated.revision }))
 }
 
-/// Writes what `plan` makes of the directory, to the end, and returns what it says beside that.
+/// Writes what `plan` makes of the directory, to the end, and returns what it says beside that. The log is told what was
+/// changed.
 pub(crate) async fn change<T: Send + 'static>(
     state: &Data<State>,
     mut plan: impl FnMut(&Directory, &KeyRing) -> Result<(Vec<Entry>, T), Problem> + Send + 'static,
@@ -45,7 +45,7 @@ pub(crate) async fn change<T: Send + 'static>(
         let mut said = None;
         let planned = |current: &Directory| {
             let (entries, more) = plan(current, &(state.keys)())?;
-            said = Some(more);
+            said = Some((more, log::Changes::of(current, &entries)));
             Ok::<_, Problem>(entries)
         };
         let updated = update(&*state.directory, planned).await?;
@@ -54,5 +54,9 @@ pub(crate) async fn change<T: Send + 'static>(
         }
         said.map(|said| (updated, said)).ok_or_else(|| Problem::internal("nothing was planned"))
     });
-    changing.await.map_err(|_| Problem::internal("the change broke off; it may or may not be written"))?
+    let changed =
+        changing.await.map_err(|_| Problem::internal("the change broke off; it may or may not be written"))?;
+    let (updated, (said, changes)) = changed?;
+    changes.note();
+    Ok((updated, said))
 }

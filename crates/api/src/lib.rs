@@ -13,6 +13,7 @@ mod body;
 mod directory;
 mod events;
 mod import;
+mod log;
 mod messages;
 mod numbers;
 mod parked;

@@ -8,10 +8,10 @@ use common::{EnvelopeId, NumberId, TenantId, Timestamp};
 use ports::parking::{ParkedFilter, ParkedGroup, ParkedRow};
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Caller, Target};
+use crate::access::Caller;
 use crate::problem::{FieldError, Problem};
 use crate::query::Query;
-use crate::{State, body};
+use crate::{State, body, log};
 
 const MAX_LIMIT: u32 = 1000;
 const DEFAULT_LIMIT: u32 = 100;
@@ -148,7 +148,12 @@ pub(crate) async fn release(state: Data<State>, body: Payload) -> Result<HttpRes
         return Err(Problem::invalid(vec![FieldError::new("body", message)]));
     }
     let due = state.parking.make_due(&filter, state.clock.now(), true).await?;
-    Ok(Target(described(&filter)).on(HttpResponse::Accepted().json(Marked { due })))
+    log::target(described(&filter));
+    log::details(format!("{due} due"));
+    if let Some(tenant) = &filter.tenant {
+        log::tenant(tenant);
+    }
+    Ok(HttpResponse::Accepted().json(Marked { due }))
 }
 
 /// A filter as the log has it.

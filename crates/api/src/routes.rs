@@ -100,3 +100,28 @@ pub(crate) fn register(routes: &[ApiRoute], config: &mut ServiceConfig) {
         rest = others;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_documented_with_its_scopes() {
+        let documented = include_str!("../../../docs/api.md").lines().filter(|line| line.starts_with("| `"));
+        let mut documented: Vec<_> = documented.map(|line| line.split(" | ").take(2).collect::<Vec<_>>()).collect();
+        let word = |scopes: &[Scope]| match scopes.len() {
+            1 => "admin",
+            2 => "operator",
+            3 => "reader",
+            _ => "all",
+        };
+        for route in all(true, "/api/v1/whatsapp-hardened") {
+            let name = format!("| `{} {}`", route.method, route.pattern);
+            let found = documented.iter().position(|row| row[0] == name).unwrap_or_else(|| panic!("{name} is missing"));
+            assert!(documented.remove(found)[1].starts_with(word(route.scopes)), "{name}");
+        }
+        documented
+            .retain(|row| row[0].starts_with("| `GET /") || row[0].starts_with("| `P") || row[0].starts_with("| `D"));
+        assert!(documented.is_empty(), "there is no such route: {documented:?}");
+    }
+}

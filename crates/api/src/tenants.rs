@@ -11,12 +11,12 @@ use common::ids::WabaId;
 use common::{NumberId, TenantId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::access::{Caller, Target};
+use crate::access::Caller;
 use crate::directory::change;
 use crate::plan::{MAX_NAME_CHARS, is_name};
 use crate::problem::{FieldError, Problem};
 use crate::query::Query;
-use crate::{State, body};
+use crate::{State, body, log};
 
 const MAX_LIMIT: usize = 1000;
 const DEFAULT_LIMIT: usize = 100;
@@ -178,7 +178,9 @@ pub(crate) async fn create(state: Data<State>, body: Payload) -> Result<HttpResp
     .await?;
     let mut response = HttpResponse::Created();
     response.insert_header((LOCATION, format!("/api/tenants/{id}")));
-    Ok(Target(id.to_string()).on(answer(&state, &id, response).await?))
+    log::target(id.as_str());
+    log::tenant(&id);
+    answer(&state, &id, response).await
 }
 
 #[derive(Deserialize)]

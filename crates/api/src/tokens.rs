@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
+use common::TenantId;
 use common::access::{Scope, Token, TokenText};
+use common::directory::{Directory, TenantStatus};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::access::{Caller, Target};
+use crate::access::Caller;
 use crate::plan::{MAX_NAME_CHARS, is_name};
 use crate::problem::{FieldError, Problem};
 use crate::query::Query;
 use crate::tenants::known;
-use crate::{State, body};
+use crate::{State, body, log};
 
 /// A token may be made for so many days at most.
 const MAX_DAYS: u32 = 3660;
@@ -79,7 +81,7 @@ pub(crate) async fn create(state: Data<State>, body: Payload) -> Result<HttpResp
         Some(id) => {
             let directory = state.directory.snapshot().await?;
             let known = known(&directory, id).ok();
-            let known = known.filter(|tenant| tenant.status != common::directory::TenantStatus::Offboarded);
+            let known = known.filter(|tenant| !has_left(&directory, &tenant.id));
             let missing = || Problem::invalid(vec![FieldError::new("tenant", "is not registered, or has left")]);
             Some(known.ok_or_else(missing)?.id.clone())
         }
@@ -95,10 +97,24 @@ pub(crate) async fn create(state: Data<State>, body: Payload) -> Result<HttpResp
         expires_at,
         revoked_at: None,
     };
+    log::target(made.id.to_string());
+    let end = made.expires_at.map_or_else(|| "without end".to_owned(), |at| format!("until {at}"));
+    log::details(format!("{}, {end}", made.scope.as_str()));
     state.access.add_token(&made, text.hash()).await?;
+    if let Some(tenant) = &made.tenant {
+        log::tenant(tenant);
+        // Whoever sent it off meanwhile may have revoked its tokens before this one was there.
+        if has_left(&state.directory.snapshot().await?, tenant) {
+            state.access.revoke_token(made.id, now).await?;
+            return Err(Problem::invalid(vec![FieldError::new("tenant", "has just left")]));
+        }
+    }
     state.tokens.forget();
-    let target = Target(made.id.to_string());
-    Ok(target.on(HttpResponse::Created().json(Made { token: text.expose().to_owned(), made })))
+    Ok(HttpResponse::Created().json(Made { token: text.expose().to_owned(), made }))
+}
+
+fn has_left(directory: &Directory, tenant: &TenantId) -> bool {
+    directory.tenant(tenant).is_none_or(|tenant| tenant.status == TenantStatus::Offboarded)
 }
 
 #[derive(Serialize)]
@@ -106,7 +122,7 @@ struct Own<'a> {
     id: Option<Uuid>,
     name: &'a str,
     scope: Scope,
-    tenant: Option<common::TenantId>,
+    tenant: Option<TenantId>,
 }
 
 /// `GET /api/tokens/self`: what the caller's own token is.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use common::access::{Action, Scope, Token, TokenHash};
 use common::{TenantId, Timestamp};
 use ports::Unavailable;
-use ports::access::{Access, ActionFilter};
+use ports::access::{Access, ActionFilter, Done};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite, query::Query};
 use uuid::Uuid;
@@ -91,8 +91,8 @@ impl Access for SqliteAccess {
 
     async fn begin_action(&self, action: &Action) -> Result<(), Unavailable> {
         let statement = sqlx::query(
-            "INSERT INTO actions (id, at, token, actor, action, target, tenant, source_ip, status) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO actions (id, at, token, actor, action, target, tenant, source_ip, status, details) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
         )
         .bind(action.id.as_bytes().to_vec())
         .bind(action.at.as_millis())
@@ -102,21 +102,27 @@ impl Access for SqliteAccess {
         .bind(action.target.clone())
         .bind(action.tenant.as_ref().map(|tenant| tenant.as_str().to_owned()))
         .bind(action.source_ip.to_string())
-        .bind(action.status);
+        .bind(action.status)
+        .bind(action.details.clone());
         self.write(statement).await.map(|_| ())
     }
 
-    async fn finish_action(&self, id: Uuid, status: u16, target: Option<&str>) -> Result<(), Unavailable> {
-        let statement = sqlx::query("UPDATE actions SET status = ?2, target = coalesce(target, ?3) WHERE id = ?1")
-            .bind(id.as_bytes().to_vec())
-            .bind(status)
-            .bind(target);
+    async fn finish_action(&self, id: Uuid, status: u16, done: &Done) -> Result<(), Unavailable> {
+        let statement = sqlx::query(
+            "UPDATE actions SET status = ?2, target = coalesce(target, ?3), tenant = coalesce(tenant, ?4), \
+             details = coalesce(details, ?5) WHERE id = ?1",
+        )
+        .bind(id.as_bytes().to_vec())
+        .bind(status)
+        .bind(done.target.clone())
+        .bind(done.tenant.as_ref().map(|tenant| tenant.as_str().to_owned()))
+        .bind(done.details.clone());
         self.write(statement).await.map(|_| ())
     }
 
     async fn actions(&self, filter: &ActionFilter) -> Result<Vec<Action>, Unavailable> {
         let rows = sqlx::query(
-            "SELECT id, at, token, actor, action, target, tenant, source_ip, status FROM actions \
+            "SELECT id, at, token, actor, action, target, tenant, source_ip, status, details FROM actions \
              WHERE (?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3",
         )
         .bind(filter.tenant.as_ref().map(TenantId::as_str))
@@ -167,6 +173,7 @@ fn action(row: &SqliteRow) -> Result<Action, Unavailable> {
         actor: row.get("actor"),
         action: row.get("action"),
         target: row.get("target"),
+        details: row.get("details"),
         tenant: tenant(row, "tenant")?,
         source_ip: row.get::<String, _>("source_ip").parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         status: row.get::<Option<i64>, _>("status").and_then(|status| u16::try_from(status).ok()),

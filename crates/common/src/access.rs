@@ -145,7 +145,9 @@ pub struct Action {
     pub action: String,
     /// What it was done to, by id.
     pub target: Option<String>,
-    /// Whose data it concerns, if it is one tenant's.
+    /// What was changed of it, in words; no secret.
+    pub details: Option<String>,
+    /// Whose data it concerns, if it is one tenant's. What concerns several is written down for each.
     pub tenant: Option<TenantId>,
     /// The client's address.
     pub source_ip: IpAddr,

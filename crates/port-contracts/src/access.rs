@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::Timestamp;
 use common::access::{Action, Scope, Token, TokenHash};
-use ports::access::ActionFilter;
+use ports::access::{ActionFilter, Done};
 use uuid::Uuid;
 
 use crate::clock::START;
@@ -55,6 +55,7 @@ fn action(n: u8, owner: Option<&str>) -> Action {
         actor: "somebody".to_owned(),
         action: "DELETE /api/tenants/{id}".to_owned(),
         target: owner.map(str::to_owned),
+        details: None,
         tenant: owner.map(tenant),
         source_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         status: None,
@@ -165,11 +166,15 @@ pub async fn an_action_is_there_before_it_ends<H: Harness>() {
         scene.access().begin_action(each).await.unwrap();
     }
     assert_eq!(listed(&scene, all()).await, [two.clone(), one.clone()]);
-    scene.access().finish_action(one.id, 204, Some("not what was said before")).await.unwrap();
-    scene.access().finish_action(two.id, 201, Some("made")).await.unwrap();
+    let text = |text: &str| Some(text.to_owned());
+    let done = Done { target: text("made"), details: text("paused"), tenant: Some(tenant("globex")) };
+    for (id, status) in [(one.id, 204), (two.id, 201)] {
+        scene.access().finish_action(id, status, &done).await.unwrap();
+    }
     scene.access().begin_action(&one).await.unwrap();
     let scene = scene.restart().await;
-    let two = Action { status: Some(201), target: Some("made".to_owned()), ..two };
+    let one = Action { details: done.details.clone(), ..one };
+    let two = Action { status: Some(201), target: done.target, details: done.details, tenant: done.tenant, ..two };
     assert_eq!(listed(&scene, all()).await, [two, Action { status: Some(204), ..one }]);
 }
 

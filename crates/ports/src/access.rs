@@ -21,6 +21,17 @@ pub struct ActionFilter {
     pub limit: u32,
 }
 
+/// What may be known of an action only once it is done; see the fields of [`Action`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// What it was done to.
+    pub target: Option<String>,
+    /// What was changed.
+    pub details: Option<String>,
+    /// Whose data it concerns.
+    pub tenant: Option<TenantId>,
+}
+
 /// See the module's documentation.
 #[async_trait]
 pub trait Access: Send + Sync {
@@ -42,8 +53,8 @@ pub trait Access: Send + Sync {
     /// Writes an action down before it is done. Idempotent by its id.
     async fn begin_action(&self, action: &Action) -> Result<(), Unavailable>;
 
-    /// Says how an action ended, and to what it was done if that was not known before.
-    async fn finish_action(&self, id: Uuid, status: u16, target: Option<&str>) -> Result<(), Unavailable>;
+    /// Says how an action ended, and what of it was not known before.
+    async fn finish_action(&self, id: Uuid, status: u16, done: &Done) -> Result<(), Unavailable>;
 
     /// Actions, newest first.
     async fn actions(&self, filter: &ActionFilter) -> Result<Vec<Action>, Unavailable>;

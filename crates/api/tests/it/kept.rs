@@ -99,6 +99,18 @@ async fn parked_envelopes_are_listed_summed_up_and_released() {
 }
 
 #[actix_web::test]
+async fn another_tenants_reader_sees_nothing_parked() {
+    let (world, _) = with_parked().await;
+    for (tenant, seen) in [("acme", 1), ("globex", 0)] {
+        let own = reader(&world, tenant).await;
+        for uri in ["/api/parked".to_owned(), format!("/api/parked?tenant={tenant}")] {
+            let listed = world.send(Method::GET, &uri, &[("authorization", &own)], "").await.json();
+            assert_eq!(listed["data"].as_array().unwrap().len(), seen, "{tenant} {uri}");
+        }
+    }
+}
+
+#[actix_web::test]
 async fn a_look_at_raw_bytes_is_written_down() {
     let (world, envelope) = with_parked().await;
     let uri = format!("/api/raw/{envelope}");

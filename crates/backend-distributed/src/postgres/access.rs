@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use common::access::{Action, Scope, Token, TokenHash};
 use common::{TenantId, Timestamp};
 use ports::Unavailable;
-use ports::access::{Access, ActionFilter};
+use ports::access::{Access, ActionFilter, Done};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres, Row as _};
@@ -89,8 +89,8 @@ impl Access for PostgresAccess {
 
     async fn begin_action(&self, action: &Action) -> Result<(), Unavailable> {
         let statement = sqlx::query(
-            "INSERT INTO actions (id, at, token, actor, action, target, tenant, source_ip, status) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO actions (id, at, token, actor, action, target, tenant, source_ip, status, details) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING",
         )
         .bind(action.id)
         .bind(Moment::from(action.at))
@@ -100,21 +100,27 @@ impl Access for PostgresAccess {
         .bind(optional(action.target.as_ref()))
         .bind(action.tenant.as_ref().map(TenantId::as_str))
         .bind(action.source_ip.to_string())
-        .bind(action.status.map(i32::from));
+        .bind(action.status.map(i32::from))
+        .bind(optional(action.details.as_ref()));
         self.write(statement).await.map(|_| ())
     }
 
-    async fn finish_action(&self, id: Uuid, status: u16, target: Option<&str>) -> Result<(), Unavailable> {
-        let statement = sqlx::query("UPDATE actions SET status = $2, target = coalesce(target, $3) WHERE id = $1")
-            .bind(id)
-            .bind(i32::from(status))
-            .bind(target);
+    async fn finish_action(&self, id: Uuid, status: u16, done: &Done) -> Result<(), Unavailable> {
+        let statement = sqlx::query(
+            "UPDATE actions SET status = $2, target = coalesce(target, $3), tenant = coalesce(tenant, $4), \
+             details = coalesce(details, $5) WHERE id = $1",
+        )
+        .bind(id)
+        .bind(i32::from(status))
+        .bind(optional(done.target.as_ref()))
+        .bind(done.tenant.as_ref().map(TenantId::as_str))
+        .bind(optional(done.details.as_ref()));
         self.write(statement).await.map(|_| ())
     }
 
     async fn actions(&self, filter: &ActionFilter) -> Result<Vec<Action>, Unavailable> {
         let statement = sqlx::query(
-            "SELECT id, at, token, actor, action, target, tenant, source_ip, status FROM actions \
+            "SELECT id, at, token, actor, action, target, tenant, source_ip, status, details FROM actions \
              WHERE ($1::text IS NULL OR tenant = $1) AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
         )
         .bind(filter.tenant.as_ref().map(TenantId::as_str))
@@ -156,6 +162,7 @@ fn action(row: &PgRow) -> Result<Action, Unavailable> {
         actor: row.get("actor"),
         action: row.get("action"),
         target: row.get("target"),
+        details: row.get("details"),
         tenant: tenant(row, "tenant")?,
         source_ip: row.get::<&str, _>("source_ip").parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         status: row.get::<Option<i32>, _>("status").and_then(|status| u16::try_from(status).ok()),

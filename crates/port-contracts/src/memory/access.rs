@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use common::access::{Action, Token, TokenHash};
 use common::{TenantId, Timestamp};
 use ports::Unavailable;
-use ports::access::{Access, ActionFilter};
+use ports::access::{Access, ActionFilter, Done};
 use uuid::Uuid;
 
 use super::{MemoryBackend, Operation};
@@ -73,11 +73,13 @@ impl Access for MemoryBackend {
         self.faults().run(Operation::WriteAccess, work).await
     }
 
-    async fn finish_action(&self, id: Uuid, status: u16, target: Option<&str>) -> Result<(), Unavailable> {
+    async fn finish_action(&self, id: Uuid, status: u16, done: &Done) -> Result<(), Unavailable> {
         let work = || {
             if let Some(action) = self.access_rows().actions.get_mut(&id) {
                 action.status = Some(status);
-                action.target = action.target.take().or_else(|| target.map(str::to_owned));
+                action.target = action.target.take().or_else(|| done.target.clone());
+                action.tenant = action.tenant.take().or_else(|| done.tenant.clone());
+                action.details = action.details.take().or_else(|| done.details.clone());
             }
         };
         self.faults().run(Operation::WriteAccess, work).await

@@ -1,0 +1,2 @@
+-- What was changed, in words.
+ALTER TABLE actions ADD COLUMN details TEXT;
