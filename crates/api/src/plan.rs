@@ -289,7 +289,13 @@ fn check_defaults<'a>(
 }
 
 pub(crate) fn is_name(name: &str) -> bool {
-    name.chars().count() <= MAX_NAME_CHARS && !name.trim().is_empty() && !name.chars().any(char::is_control)
+    name.chars().count() <= MAX_NAME_CHARS && !name.trim().is_empty() && !name.chars().any(deceives)
+}
+
+/// Whether a character could make a list show something else than what is in it: it moves the cursor, breaks the line or
+/// turns the direction of what follows.
+fn deceives(char: char) -> bool {
+    char.is_control() || matches!(char, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Whether an app already is what the document says. Wrapped secrets differ each time, so it is opened and asked. One

@@ -153,6 +153,9 @@ pub struct Header {
     pub updates: u32,
     /// Where the request stands in its trace.
     pub trace: TraceContext,
+    /// The provider's name for the delivery, the same on each retry: Twilio's `I-Twilio-Idempotency-Token`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<String>,
 }
 
 /// An envelope that cannot be read.

@@ -49,6 +49,7 @@ fn main() {
         source_ip: "192.0.2.1".parse().unwrap(),
         received_at: Timestamp::from_secs(1_795_000_000),
         trace: TraceContext::fresh(),
+        delivery: None,
     };
     row("HMAC", &bodies, |body| {
         let tag = [0; 32];

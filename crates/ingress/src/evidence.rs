@@ -89,6 +89,7 @@ pub(crate) fn envelope(
         size: 0,
         updates: 0,
         trace: incoming.trace,
+        delivery: None,
     };
     let (id, lane) = (header.id, header.lane);
     let subject = format!("inbound.{}.{}", lane.as_str(), header.tenant);

@@ -17,6 +17,7 @@ use common::update::Provider;
 use common::{Clock, RequestId, Timestamp};
 use ports::admission::{Admission, Candidate, Remembered, Verdict};
 use ports::event_bus::{EventBus, Outgoing, PublishError};
+use providers::twilio;
 use service::{Tasks, names};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -100,6 +101,13 @@ impl Incoming<'_> {
             [(provider, _)] => Some(provider),
             _ => None,
         })
+    }
+
+    /// How the provider names the delivery, if it does so once.
+    fn delivery(&self) -> Option<String> {
+        let mut values = self.headers.get_all(twilio::DELIVERY);
+        let (Some(value), None) = (values.next(), values.next()) else { return None };
+        twilio::delivery(value.as_bytes()).map(str::to_owned)
     }
 }
 
@@ -232,6 +240,7 @@ impl Gateway {
             source_ip: incoming.source_ip,
             received_at: received_at(&*self.deps.clock, incoming.read_at),
             trace: incoming.trace,
+            delivery: if provider == Provider::Twilio { incoming.delivery() } else { None },
         };
         let (began, asked_at) = (self.deps.clock.monotonic(), Instant::now());
         let stored = self.store(&directory, request, incoming.body, trail);

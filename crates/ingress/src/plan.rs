@@ -36,6 +36,8 @@ pub struct Request {
     pub received_at: Timestamp,
     /// Its place in a trace.
     pub trace: TraceContext,
+    /// The provider's name for the delivery, if it has one.
+    pub delivery: Option<String>,
 }
 
 /// An update with its owner.
@@ -74,6 +76,7 @@ pub fn plan<'a>(
     let Some(peek) = peek(request.provider, body).ok().filter(|peek| !peek.updates.is_empty()) else {
         return Ok(Planned { body, peek: None, updates: Vec::new(), unassigned });
     };
+    let peek = peek.named(request.delivery.as_deref(), body);
     let age_matters = has_age_limit(request.provider) && !peek.is_dashboard_test();
     let mut owners: Vec<Option<(Arc<TenantKeys>, Option<ParkReason>)>> = vec![None; peek.changes.len()];
     let mut updates = Vec::with_capacity(peek.updates.len());
@@ -283,6 +286,7 @@ fn envelope(
         size: 0,
         updates,
         trace: request.trace,
+        delivery: request.delivery.clone(),
     };
     Outgoing {
         stream: Stream::Inbound(group.lane),

@@ -67,6 +67,7 @@ fn sealed(directory: &OpenDirectory, n: usize) -> Vec<u8> {
         size: 0,
         updates: 1,
         trace: TraceContext::fresh(),
+        delivery: None,
     };
     sealing::seal(header, body(n).as_bytes(), keys.sealing())
 }

@@ -18,7 +18,7 @@ use ports::admission::SenderLimits;
 use ports::event_bus::Delivery;
 use ports::event_store::{Batch, CommitOutcome, DeadLetter, Detail, NewEvent, NewUpdate, StatusDetail};
 use providers::parse::{Parsed, ParsedContent};
-use providers::peek::Peek;
+use providers::peek::{Peek, Unreadable};
 use providers::{parse, peek};
 
 use crate::letters::{self, Failed, Opened};
@@ -101,7 +101,7 @@ pub(crate) fn release(
     };
     let keys = keys_of(directory, &parts.header)?;
     let Ok(payload) = open(&parts, keys) else { return Ok(None) };
-    let Ok(peek) = peek(parts.header.provider, &payload) else { return Ok(None) };
+    let Ok(peek) = peeked(&parts.header, &payload) else { return Ok(None) };
     let homes = homes(directory, &parts.header, keys, &peek)?;
     let mut owners = homes.iter().filter_map(|home| match home {
         Home::Tenant(keys) => Some(keys.status),
@@ -179,7 +179,7 @@ pub(crate) fn refused(
         let Ok(parts) = envelope::decode(&deliveries[delivery].payload) else { continue };
         let Ok(keys) = keys_of(directory, &parts.header) else { continue };
         let Ok(payload) = open(&parts, keys) else { continue };
-        let Ok(peek) = peek(parts.header.provider, &payload) else { continue };
+        let Ok(peek) = peeked(&parts.header, &payload) else { continue };
         let Ok(homes) = homes(directory, &parts.header, keys, &peek) else { continue };
         let failed = updates.into_iter().filter_map(|(index, reason)| match homes[peek.updates[index].change] {
             Home::Tenant(keys) => Some(Failed { index, keys, reason }),
@@ -239,7 +239,7 @@ fn read_one(
         reading.batch.dead_letters.push(letters::of_envelope(header, keys, delivery, "does not open"));
         return Ok(());
     };
-    match (peek(header.provider, &payload), header.disposition) {
+    match (peeked(header, &payload), header.disposition) {
         // It goes to the archive, and no further.
         (_, Disposition::Refused) => Ok(()),
         (peek, Disposition::Parked(reason)) => {
@@ -315,6 +315,11 @@ fn deliver(
 fn keys_of<'d>(directory: &'d OpenDirectory, header: &Header) -> Result<&'d TenantKeys, Wait> {
     let keys = directory.tenant(&header.tenant).ok_or_else(|| Wait::Tenant(header.tenant.clone()))?;
     if keys.data_key(&header.key).is_some() { Ok(keys) } else { Err(Wait::Key(header.tenant.clone())) }
+}
+
+/// What identifies the updates of an envelope: what the gateway found.
+fn peeked<'p>(header: &Header, payload: &'p [u8]) -> Result<Peek<'p>, Unreadable> {
+    Ok(peek(header.provider, payload)?.named(header.delivery.as_deref(), payload))
 }
 
 fn open(parts: &Parts<'_>, keys: &TenantKeys) -> Result<Vec<u8>, OpenError> {

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use common::Timestamp;
 use common::update::{Provider, UpdateIdentity, UpdateKind};
+use ring::digest::{SHA256, digest};
 
 use crate::json::{NotJson, Value};
 use crate::{generic, meta, twilio};
@@ -89,6 +90,8 @@ pub struct Peek<'a> {
     pub changes: Vec<Change<'a>>,
     /// The updates.
     pub updates: Vec<Update<'a>>,
+    /// What tells a delivery from others and is the same on each retry, where an update without an id needs it.
+    pub delivery: Option<String>,
     pub(crate) layout: Layout,
 }
 
@@ -155,8 +158,8 @@ impl Update<'_> {
 
     /// What makes this the same update when it arrives again, with the `peek` it is from.
     ///
-    /// `None` without an id, and for a status without `status`: such an update is never a repetition of another. The
-    /// status of a payment or a call (`type`) counts as [`UpdateKind::Item`]: it may have the id and the word of a
+    /// `None` without an id, and for a status without `status`: such an update is never a repetition of another. Only one
+    /// without an id in a delivery that has a name is told by that: it repeats itself when the delivery does. The status of a payment or a call (`type`) counts as [`UpdateKind::Item`]: it may have the id and the word of a
     /// delivery status and must not stand in for it.
     pub fn identity<'s>(&'s self, peek: &'s Peek<'_>) -> Option<UpdateIdentity<'s>> {
         if self.kind == UpdateKind::Status && self.status.is_none() {
@@ -168,7 +171,7 @@ impl Update<'_> {
             provider: peek.provider,
             number: peek.changes.get(self.change).and_then(|change| change.phone_number_id.as_deref()),
             kind,
-            id: self.id.as_deref()?,
+            id: self.id.as_deref().or_else(|| peek.delivery.as_deref().filter(|_| self.kind == UpdateKind::Change))?,
             status: self.status.as_deref(),
             participant: self.participant.as_deref(),
         })
@@ -178,7 +181,7 @@ impl Update<'_> {
 impl<'a> Peek<'a> {
     /// A reading without updates.
     pub fn empty(provider: Provider) -> Self {
-        Self { provider, changes: Vec::new(), updates: Vec::new(), layout: Layout::default() }
+        Self { provider, changes: Vec::new(), updates: Vec::new(), delivery: None, layout: Layout::default() }
     }
 
     /// A body that is one update as a whole: `change` and `update` get its range.
@@ -188,8 +191,18 @@ impl<'a> Peek<'a> {
             provider,
             changes: vec![Change { range: range.clone(), ..change }],
             updates: vec![Update { change: 0, range, ..update }],
+            delivery: None,
             layout: Layout::default(),
         }
+    }
+
+    /// The same of a delivery that the provider names: Twilio, whose bodies are one update. The body counts too, so that
+    /// two requests under one name (a proxy's mistake) are two.
+    #[must_use]
+    pub fn named(self, delivery: Option<&str>, body: &[u8]) -> Self {
+        let needs_name = self.provider == Provider::Twilio && self.updates.iter().any(|update| update.id.is_none());
+        let name = |delivery| format!("{delivery}:{}", hex::encode(digest(&SHA256, body)));
+        Self { delivery: delivery.filter(|_| needs_name).map(name), ..self }
     }
 
     /// Whether this is the constant body that the "Test" button of Meta's dashboard sends.

@@ -45,6 +45,7 @@ async fn with_parked() -> (Arc<World>, EnvelopeId) {
         size: 0,
         updates: 1,
         trace: TraceContext::continue_or_fresh(None),
+        delivery: None,
     };
     let envelope = header.id;
     let sealed: bytes::Bytes = common::sealing::seal(header, BODY.as_bytes(), key).into();

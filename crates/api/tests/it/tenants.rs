@@ -82,6 +82,7 @@ async fn a_tenant_is_made_changed_listed_and_found() {
         (json!({"id": "Acme"}), "id"),
         (json!({"id": "_unassigned"}), "id"),
         (json!({"id": "a", "name": " "}), "name"),
+        (json!({"id": "a", "name": "acme\u{202e}"}), "name"),
         (json!({"id": "a", "extra": 1}), "line 1, column 8"),
     ] {
         let refused = call(&world, Method::POST, "/api/tenants", body.clone()).await;

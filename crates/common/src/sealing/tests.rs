@@ -23,6 +23,7 @@ fn header() -> Header {
         size: 0,
         updates: 1,
         trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap(),
+        delivery: None,
     }
 }
 

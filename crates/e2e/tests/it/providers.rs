@@ -273,3 +273,18 @@ fn forms_and_generic_messages_are_bounded() {
     wharf.wait_for_message("SM00000000000000000000000000000003");
     assert_eq!(wharf.events_when(1).len(), 1);
 }
+
+#[test]
+fn a_retry_of_what_has_no_id_is_told_by_its_delivery() {
+    let wharf = setup().without_limits().start();
+    let parameters = [("AccountSid", ACCOUNT), ("OptOutType", "STOP")];
+    let signed = twilio_signature("/webhooks/twilio", &parameters);
+    for delivery in ["one", "one", "one", "two", "two"] {
+        let headers = format!("{FORM}{signed}I-Twilio-Idempotency-Token: {delivery}\r\n");
+        let request = post("/webhooks/twilio", &headers, encoded(&parameters).as_bytes());
+        assert_eq!(exchange(wharf.public(), &request).unwrap().status, 200);
+    }
+    assert_eq!(send_twilio(&wharf, "/webhooks/twilio", &message("SM00000000000000000000000000000009")).status, 200);
+    wharf.wait_for_message("SM00000000000000000000000000000009");
+    assert_eq!(wharf.events_when(3).len(), 3);
+}

@@ -59,6 +59,7 @@ fn request() -> Request {
         source_ip: "192.0.2.1".parse().unwrap(),
         received_at: Timestamp::from_secs(NOW),
         trace: TraceContext::fresh(),
+        delivery: None,
     }
 }
 

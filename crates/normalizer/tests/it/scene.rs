@@ -175,6 +175,7 @@ impl Scene {
             size: 0,
             updates: 1,
             trace: TraceContext::fresh(),
+            delivery: None,
         }
     }
 

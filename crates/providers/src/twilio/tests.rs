@@ -111,6 +111,32 @@ fn a_form_and_its_json_have_one_key_and_two_statuses_have_two() {
 }
 
 #[test]
+fn what_has_no_id_is_told_by_its_delivery_and_nothing_else_is() {
+    let key = EventHashKey::new(&[1; 32]);
+    let keys = |delivery: Option<&str>, body: &str| {
+        let peeked = peek(Provider::Twilio, body.as_bytes()).unwrap().named(delivery, body.as_bytes());
+        peeked.updates[0].identity(&peeked).map(|identity| key.event_key(&identity))
+    };
+    let (without, other) = ("AccountSid=AC1&OptOutType=STOP", "AccountSid=AC1&OptOutType=START");
+    assert_eq!(keys(None, without), None);
+    assert!(keys(Some("one"), without).is_some());
+    assert_eq!(keys(Some("one"), without), keys(Some("one"), without));
+    assert_ne!(keys(Some("one"), without), keys(Some("two"), without));
+    assert_ne!(keys(Some("one"), without), keys(Some("one"), other));
+    let with = "MessageSid=SM1&Body=x";
+    assert_eq!(keys(Some("one"), with), keys(Some("two"), with));
+    assert_eq!(keys(Some("one"), "MessageSid=SM1&MessageSid=SM2"), None, "malformed");
+}
+
+#[test]
+fn the_name_of_a_delivery_is_short_and_plain() {
+    assert_eq!(super::delivery(b"6b0f9a1e-0000-4000-8000-000000000000"), Some("6b0f9a1e-0000-4000-8000-000000000000"));
+    for value in [&b""[..], b"a b", b"caf\xe9", b"a\n", &[b'a'; 129]] {
+        assert_eq!(super::delivery(value), None);
+    }
+}
+
+#[test]
 fn a_request_is_cut_whole_or_not_at_all() {
     let body = b"MessageSid=SM1&Body=x";
     let peeked = peek(Provider::Twilio, body).unwrap();

@@ -53,7 +53,7 @@ pub(super) fn walk(body: &[u8]) -> Result<Peek<'_>, Unreadable> {
     let mut walk = Walk { scan: Scanner::new(text), changes, updates, layout };
     walk.body()?;
     let Walk { changes, updates, layout, .. } = walk;
-    Ok(Peek { provider: Provider::Meta, changes, updates, layout })
+    Ok(Peek { provider: Provider::Meta, changes, updates, delivery: None, layout })
 }
 
 impl<'a> Walk<'a> {
