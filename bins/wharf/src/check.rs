@@ -13,7 +13,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::remote::{Endpoint, part};
+use crate::remote::{Endpoint, value_part};
 
 /// Within this a webhook must be answered.
 const ANSWERED: Duration = Duration::from_secs(2);
@@ -166,7 +166,7 @@ impl Check {
 
     /// How many messages have this word in their text.
     async fn found(&self, word: &str) -> anyhow::Result<u64> {
-        Ok(self.ask(&format!("/messages?q={}", part(word))).await?["total"].as_u64().unwrap_or(0))
+        Ok(self.ask(&format!("/messages?q={}", value_part(word))).await?["total"].as_u64().unwrap_or(0))
     }
 
     /// Waits until a message is found; false if it is not in time.
@@ -210,7 +210,7 @@ impl Check {
         let handshake = "/webhook?hub.mode=subscribe&hub.challenge=4711&hub.verify_token=";
         match self.args.verify_token.clone() {
             Some(token) => {
-                let good = self.get(&format!("{handshake}{}", part(&token))).await?;
+                let good = self.get(&format!("{handshake}{}", value_part(&token))).await?;
                 let echoed = good.status == 200 && good.body == "4711";
                 self.say("Meta: verification, right token", expect(echoed, "the challenge", good.body.clone()));
             }
@@ -286,7 +286,7 @@ impl Check {
             ("NumMedia", "0"),
             ("SmsStatus", "received"),
         ];
-        let encoded = parameters.map(|(name, value)| format!("{name}={}", part(value).replace('+', "%2B")));
+        let encoded = parameters.map(|(name, value)| format!("{name}={}", value_part(value)));
         let body = encoded.join("&");
         let origin = self.args.public_url.clone().unwrap_or_else(|| self.args.url.clone());
         let url = format!("{}{PATH}", origin.trim_end_matches('/'));

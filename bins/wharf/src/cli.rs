@@ -8,7 +8,7 @@ use assembly::config::{DEFAULTS, Flag, Purpose};
 use assembly::program::{self, ConfigArgs};
 use clap::{Args, Parser, Subcommand};
 
-use crate::{apps, check, demo, doctor, parked, simulate, tenants, tokens};
+use crate::{apps, check, demo, doctor, parked, raw, simulate, tenants, tokens};
 
 /// Wharf: WhatsApp webhooks, verified, durable, ordered.
 ///
@@ -43,8 +43,8 @@ enum Command {
     Actions(tokens::ActionsArgs),
     /// Webhooks that are kept until released, in a running Wharf
     Parked(parked::ParkedArgs),
-    /// Webhooks as they came in, of the last days
-    Raw(parked::RawArgs),
+    /// Webhooks as they came in, of the last days: which one a message came with, and what was in it
+    Raw(raw::RawArgs),
     /// What happened at the door of a running Wharf
     Security(parked::SecurityArgs),
     /// Create or update the databases, or the tables and streams on the servers of the distributed backend
@@ -134,7 +134,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tokens(args) => tokens::run(args).await,
         Command::Actions(args) => tokens::actions(args).await,
         Command::Parked(args) => parked::run(args).await,
-        Command::Raw(args) => parked::raw(args).await,
+        Command::Raw(args) => raw::run(args).await,
         Command::Security(args) => parked::security(args).await,
         Command::Migrate(args) => match program::load(args.config.as_deref(), &args.flags(), Purpose::Migrate) {
             Ok((config, _)) => {

@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod parked;
 mod progress;
+mod raw;
 mod remote;
 mod simulate;
 mod subscription;

@@ -1,4 +1,4 @@
-//! `wharf parked`, `wharf raw` and `wharf security`: what is kept, and what happened at the door.
+//! `wharf parked` and `wharf security`: what is kept until released, and what happened at the door.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::remote::{Remote, part, table, text};
+use crate::remote::{Remote, filtered, rows, table, text};
 
 #[derive(Debug, Args)]
 pub(crate) struct ParkedArgs {
@@ -63,12 +63,8 @@ pub(crate) async fn run(args: ParkedArgs) -> anyhow::Result<ExitCode> {
             remote.run(Method::GET, "/api/parked/groups", None, summed_up).await
         }
         ParkedCommand::List { which, limit, .. } => {
-            let mut path = format!("/api/parked?limit={limit}");
-            for (name, value) in [("tenant", which.tenant), ("reason", which.reason), ("number", which.number)] {
-                if let Some(value) = value {
-                    let _ = write!(path, "&{name}={}", part(&value));
-                }
-            }
+            let filters = [("tenant", which.tenant), ("reason", which.reason), ("number", which.number)];
+            let path = filtered("/api/parked", limit, filters);
             remote.run(Method::GET, &path, None, listed).await
         }
         ParkedCommand::Release { envelope, which, all } => {
@@ -85,11 +81,6 @@ pub(crate) async fn run(args: ParkedArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn rows(answer: &Value, columns: &[&str]) -> Vec<Vec<String>> {
-    let row = |each: &Value| columns.iter().map(|column| text(&each[*column])).collect();
-    answer["data"].as_array().into_iter().flatten().map(row).collect()
-}
-
 fn listed(answer: &Value) -> String {
     let rows = rows(answer, &["received_at", "tenant", "reason", "number", "updates", "envelope"]);
     let mut shown = table(&["RECEIVED", "TENANT", "REASON", "NUMBER", "UPDATES", "ENVELOPE"], &rows);
@@ -102,36 +93,6 @@ fn listed(answer: &Value) -> String {
 fn summed_up(answer: &Value) -> String {
     let rows = rows(answer, &["tenant", "reason", "number", "envelopes", "updates", "oldest"]);
     table(&["TENANT", "REASON", "NUMBER", "WEBHOOKS", "UPDATES", "OLDEST"], &rows)
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RawArgs {
-    #[command(flatten)]
-    remote: Remote,
-    #[command(subcommand)]
-    command: RawCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum RawCommand {
-    /// Show a webhook as it came in; the look is written down
-    Show {
-        /// wharf:raw/… or the envelope's id
-        reference: String,
-    },
-}
-
-/// `wharf raw`
-pub(crate) async fn raw(args: RawArgs) -> anyhow::Result<ExitCode> {
-    let RawCommand::Show { reference } = args.command;
-    let id = reference.strip_prefix("wharf:raw/").unwrap_or(&reference);
-    let shown = |raw: &Value| {
-        let head = ["received_at", "provider", "app", "tenant", "number", "disposition", "source_ip", "body_sha256"];
-        let lines = head.map(|key| format!("{key:<12} {}", text(&raw[key])));
-        let payload = if raw["payload"].is_null() { &raw["payload_base64"] } else { &raw["payload"] };
-        format!("{}\n\n{}", lines.join("\n"), text(payload))
-    };
-    args.remote.run(Method::GET, &format!("/api/raw/{}", part(id)), None, shown).await
 }
 
 #[derive(Debug, Args)]

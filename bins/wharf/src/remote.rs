@@ -153,6 +153,23 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     std::iter::once(line(&mut head.iter().copied())).chain(body).collect::<Vec<_>>().join("\n")
 }
 
+/// The rows of a list that the API answers: of each entry these columns.
+pub(crate) fn rows(answer: &Value, columns: &[&str]) -> Vec<Vec<String>> {
+    let row = |each: &Value| columns.iter().map(|column| text(&each[*column])).collect();
+    answer["data"].as_array().into_iter().flatten().map(row).collect()
+}
+
+/// The path of a list, so many entries of it, and of the filters those that are given.
+pub(crate) fn filtered<const N: usize>(path: &str, limit: u32, filters: [(&str, Option<String>); N]) -> String {
+    let given = filters.into_iter().filter_map(|(name, value)| Some(format!("&{name}={}", value_part(&value?))));
+    format!("{path}?limit={limit}{}", given.collect::<String>())
+}
+
+/// A value in a query, where `+` would be a space.
+pub(crate) fn value_part(text: &str) -> String {
+    part(text).replace('+', "%2B")
+}
+
 /// One part of a path, from what a person typed.
 pub(crate) fn part(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -181,5 +198,7 @@ mod tests {
     fn what_a_person_types_stays_one_part_of_the_path() {
         assert_eq!(part("acme-1"), "acme-1");
         assert_eq!(part("../x?y"), "..%2Fx%3Fy");
+        let filters = [("from", Some("+49 1".to_owned())), ("since", None), ("id", Some("a/b+c=&d".to_owned()))];
+        assert_eq!(filtered("/x", 5, filters), "/x?limit=5&from=%2B49%201&id=a%2Fb%2Bc%3D%26d");
     }
 }

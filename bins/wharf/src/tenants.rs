@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::remote::{Remote, part, table, text};
+use crate::remote::{Remote, filtered, part, table, text};
 
 #[derive(Debug, Args)]
 pub(crate) struct TenantsArgs {
@@ -88,10 +88,8 @@ pub(crate) async fn run(args: TenantsArgs) -> anyhow::Result<ExitCode> {
     };
     match args.command {
         TenantsCommand::List { waba, number, status } => {
-            let filters = [("waba", waba), ("number", number), ("status", status)];
-            let given = filters.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", part(&value?))));
-            let query = given.chain(["limit=1000".to_owned()]).collect::<Vec<_>>().join("&");
-            remote.run(Method::GET, &format!("/api/tenants?{query}"), None, listed).await
+            let path = filtered("/api/tenants", 1000, [("waba", waba), ("number", number), ("status", status)]);
+            remote.run(Method::GET, &path, None, listed).await
         }
         TenantsCommand::Show { tenant } => remote.run(Method::GET, &of(&tenant), None, shown).await,
         TenantsCommand::Create { tenant, name } => {

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::remote::{Remote, part, table, text};
+use crate::remote::{Remote, filtered, part, rows, table, text};
 
 #[derive(Debug, Args)]
 pub(crate) struct TokensArgs {
@@ -88,12 +88,9 @@ pub(crate) struct ActionsArgs {
 
 /// `wharf actions`
 pub(crate) async fn actions(args: ActionsArgs) -> anyhow::Result<ExitCode> {
-    let tenant = args.tenant.map(|tenant| format!("&tenant={}", part(&tenant))).unwrap_or_default();
-    let path = format!("/api/actions?limit={}{tenant}", args.limit);
+    let path = filtered("/api/actions", args.limit, [("tenant", args.tenant)]);
     let listed = |answer: &Value| {
-        let columns = ["at", "actor", "action", "target", "tenant", "status", "source_ip", "details"];
-        let row = |action: &Value| columns.map(|column| text(&action[column])).to_vec();
-        let rows: Vec<_> = answer["data"].as_array().into_iter().flatten().map(row).collect();
+        let rows = rows(answer, &["at", "actor", "action", "target", "tenant", "status", "source_ip", "details"]);
         table(&["AT", "WHO", "ACTION", "WHAT", "TENANT", "STATUS", "FROM", "DETAILS"], &rows)
     };
     args.remote.run(Method::GET, &path, None, listed).await

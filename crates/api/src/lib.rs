@@ -25,6 +25,7 @@ mod routes;
 mod statistics;
 mod tenants;
 mod tokens;
+mod webhooks;
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,13 +1,14 @@
 //! `/messages` and `/stats`: inbound messages as people search them.
 //!
 //! The shapes are those of an earlier service whose clients move over, so names and limits stay as they are. Anything
-//! about outbound messages, requests or signatures is not here.
+//! about outbound messages, requests or signatures is not here. [`crate::webhooks`] searches in the same way.
 
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use common::Timestamp;
 use common::access::Scope;
 use common::clock::rfc3339;
+use ports::event_store::NewUpdate;
 use ports::message_log::{LoggedMessage, MessageFilter, MessageTotals};
 use serde::Serialize;
 
@@ -25,8 +26,8 @@ const MAX_TEXT_CHARS: usize = 1000;
 const MAX_PHONE_DIGITS: usize = 20;
 
 #[derive(Serialize)]
-struct Page {
-    data: Vec<Message>,
+struct Page<T> {
+    data: Vec<T>,
     total: u64,
     limit: u32,
     offset: u64,
@@ -79,21 +80,32 @@ impl From<MessageTotals> for Stats {
 
 /// `GET /messages`
 pub(crate) async fn list(state: Data<State>, caller: Caller, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let mut filter = read_filter(request.query_string())?;
+    let filter = read_filter(request.query_string(), "q")?;
+    page::<Message>(&state, &caller, filter).await
+}
+
+/// What the caller sees of the messages that the filter finds, each as a `T`.
+pub(crate) async fn page<T: From<LoggedMessage> + Serialize>(
+    state: &State,
+    caller: &Caller,
+    mut filter: MessageFilter,
+) -> Result<HttpResponse, Problem> {
     filter.tenant = caller.sees(filter.tenant)?;
     let found = state.messages.search(&filter).await.map_err(|error| Problem::unavailable(&error))?;
     Ok(HttpResponse::Ok().json(Page {
-        data: found.messages.into_iter().map(Message::from).collect(),
+        data: found.messages.into_iter().map(T::from).collect(),
         total: found.total,
         limit: filter.limit,
         offset: filter.offset,
     }))
 }
 
-fn read_filter(raw: &str) -> Result<MessageFilter, Problem> {
-    let mut query = Query::parse(raw, &["limit", "offset", "from", "since", "q", "tenant"]);
+/// Reads what every search may have, and what this one has besides: `q` or `message_id`.
+pub(crate) fn read_filter(raw: &str, besides: &'static str) -> Result<MessageFilter, Problem> {
+    let mut query = Query::parse(raw, &["limit", "offset", "from", "since", besides, "tenant"]);
     let filter = MessageFilter {
         tenant: query.tenant(),
+        message_id: query.read("message_id", message_id),
         from: query.read("from", phone_number),
         since: query.moment("since"),
         text: query.read("q", search_text).flatten(),
@@ -110,6 +122,13 @@ fn phone_number(text: &str) -> Result<String, &'static str> {
         return Ok(format!("+{digits}"));
     }
     Err("must be a phone number: digits only, with or without a leading +")
+}
+
+fn message_id(text: &str) -> Result<String, String> {
+    if (1..=NewUpdate::MAX_MESSAGE_ID).contains(&text.chars().count()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("must be the provider's id of a message, of at most {} characters", NewUpdate::MAX_MESSAGE_ID))
 }
 
 /// An empty text is in every message: it asks for nothing.

@@ -9,6 +9,7 @@ use common::access::Scope;
 use crate::access::{Caller, changes_something};
 use crate::{
     actions, apps, directory, events, messages, metrics_page, numbers, parked, raw, statistics, tenants, tokens,
+    webhooks,
 };
 
 const ADMIN: &[Scope] = &[Scope::Admin];
@@ -76,6 +77,7 @@ pub(crate) fn all(metrics: bool, prefix: &str) -> Vec<ApiRoute> {
         route(M::GET, "/api/parked", READER, parked::list),
         route(M::GET, "/api/parked/groups", OPERATOR, parked::groups),
         route(M::POST, "/api/parked/release", OPERATOR, parked::release),
+        route(M::GET, "/api/webhooks", READER, webhooks::list),
         // A look at what somebody wrote.
         ApiRoute { is_logged: true, ..route(M::GET, "/api/raw/{id}", READER, raw::show) },
         route(M::GET, "/api/security", OPERATOR, statistics::security),

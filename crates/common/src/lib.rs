@@ -18,6 +18,7 @@ pub mod sealing;
 pub mod status;
 pub mod trace;
 pub mod update;
+pub mod webhook;
 
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use ids::{AppId, EnvelopeId, EventId, EventKey, Fingerprint, NumberId, RequestId, TenantId};

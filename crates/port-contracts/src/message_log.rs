@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use common::EnvelopeId;
 use common::message::Party;
 use ports::event_store::{Detail, NewUpdate};
 use ports::message_log::{LoggedMessage, MessageFilter, MessagePage, MessageTotals};
@@ -25,6 +26,8 @@ macro_rules! message_log_contract {
             a_sender_without_a_phone_number_shows_as_the_user_id,
             only_inbound_messages_are_found,
             messages_come_in_the_order_of_time_and_id,
+            a_message_shows_whose_it_is_and_the_envelope_that_brought_it_first,
+            the_search_by_id_is_exact,
             the_search_by_sender_is_exact,
             the_search_by_time_includes_the_moment_itself,
             the_search_by_text_ignores_case,
@@ -43,7 +46,8 @@ macro_rules! message_log_contract {
     };
 }
 
-const ANY: MessageFilter = MessageFilter { tenant: None, from: None, since: None, text: None, limit: 100, offset: 0 };
+const ANY: MessageFilter =
+    MessageFilter { tenant: None, message_id: None, from: None, since: None, text: None, limit: 100, offset: 0 };
 
 fn saying(n: u32, saying: Option<&str>) -> NewUpdate {
     let mut update = message(n);
@@ -97,8 +101,12 @@ pub async fn a_message_is_found_as_soon_as_it_is_committed<H: Harness>() {
 
 pub async fn a_message_shows_who_sent_it_to_whom_when_and_what<H: Harness>() {
     let scene = Scene::<H>::open().await;
-    scene.commit_new(vec![message(1), saying(2, None)]).await;
+    let updates = vec![message(1), saying(2, None)];
+    scene.commit_new(updates.clone()).await;
     let expected = |n: u64, text: Option<&str>| LoggedMessage {
+        tenant: tenant("acme"),
+        envelope: updates[usize::try_from(n).unwrap() - 1].envelope,
+        received_at: START.plus(Duration::from_secs(n)),
         message_id: format!("wamid.{n}"),
         from: Some("+491700000001".to_owned()),
         to: Some("+15550000777".to_owned()),
@@ -129,6 +137,35 @@ pub async fn messages_come_in_the_order_of_time_and_id<H: Harness>() {
     let updates = vec![at_second(3, 20), at_second(9, 10), at_second(2, 20), at_second(1, 30), at_second(4, 10)];
     scene.commit_new(updates).await;
     assert_eq!(found(&scene, ANY).await, ["wamid.4", "wamid.9", "wamid.2", "wamid.3", "wamid.1"]);
+}
+
+pub async fn a_message_shows_whose_it_is_and_the_envelope_that_brought_it_first<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    let other =
+        NewUpdate { tenant: tenant("other"), received_at: START.plus(Duration::from_millis(9_001)), ..message(2) };
+    let updates = vec![message(1), other];
+    scene.commit_new(updates.clone()).await;
+    let later = START.plus(Duration::from_mins(1));
+    let again = |update: &NewUpdate| NewUpdate { envelope: EnvelopeId::fresh(), received_at: later, ..update.clone() };
+    scene.commit(updates.iter().map(again).collect()).await;
+    let found = search(&scene, ANY).await.messages;
+    let shown: Vec<_> = found.iter().map(|each| (&each.tenant, each.envelope, each.received_at)).collect();
+    let first: Vec<_> = updates.iter().map(|each| (&each.tenant, each.envelope, each.received_at)).collect();
+    assert_eq!(shown, first);
+}
+
+pub async fn the_search_by_id_is_exact<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    let other = NewUpdate { tenant: tenant("other"), ..message(1) };
+    scene.commit_new(vec![message(1), message(2), message(11), other]).await;
+    let by = |id: &str| MessageFilter { message_id: Some(id.to_owned()), ..ANY };
+    assert_eq!(found(&scene, by("wamid.1")).await, ["wamid.1", "wamid.1"], "each tenant's");
+    let since = |second| Some(START.plus(Duration::from_secs(second)));
+    assert_eq!(found(&scene, MessageFilter { since: since(2), ..by("wamid.2") }).await, ["wamid.2"]);
+    assert!(found(&scene, MessageFilter { since: since(3), ..by("wamid.2") }).await.is_empty());
+    for nobodys in ["wamid.", "WAMID.1", "wamid.1 ", "wamid.%", ""] {
+        assert!(found(&scene, by(nobodys)).await.is_empty(), "{nobodys:?}");
+    }
 }
 
 pub async fn the_search_by_sender_is_exact<H: Harness>() {
@@ -200,12 +237,16 @@ pub async fn all_conditions_hold_together<H: Harness>() {
     scene.commit_new([updates, vec![other_tenant]].concat()).await;
     let filter = MessageFilter {
         tenant: Some(tenant("acme")),
+        message_id: None,
         from: Some("+491700000001".to_owned()),
         since: Some(START.plus(Duration::from_secs(2))),
         text: Some("HELLO".to_owned()),
         ..ANY
     };
-    assert_eq!(found(&scene, filter).await, ["wamid.2", "wamid.5"]);
+    assert_eq!(found(&scene, filter.clone()).await, ["wamid.2", "wamid.5"]);
+    for (id, expected) in [("wamid.5", &["wamid.5"][..]), ("wamid.1", &[]), ("wamid.4", &[])] {
+        assert_eq!(found(&scene, MessageFilter { message_id: Some(id.to_owned()), ..filter.clone() }).await, expected);
+    }
 }
 
 pub async fn limit_and_offset_cut_a_page_and_the_total_counts_all<H: Harness>() {

@@ -1,7 +1,7 @@
 //! The message log: inbound messages as people search them.
 
 use async_trait::async_trait;
-use common::{TenantId, Timestamp};
+use common::{EnvelopeId, TenantId, Timestamp};
 
 use crate::Unavailable;
 
@@ -10,6 +10,8 @@ use crate::Unavailable;
 pub struct MessageFilter {
     /// Only this tenant's.
     pub tenant: Option<TenantId>,
+    /// Only with this id of the provider. Databases look for it among all that are not before `since`.
+    pub message_id: Option<String>,
     /// Only from this number, E.164 with `+`.
     pub from: Option<String>,
     /// Not before this moment, by the sender's time.
@@ -25,6 +27,12 @@ pub struct MessageFilter {
 /// A found message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoggedMessage {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The envelope that it came in first.
+    pub envelope: EnvelopeId,
+    /// When that was received.
+    pub received_at: Timestamp,
     /// The provider's id.
     pub message_id: String,
     /// Who sent it: the phone number, or the user id where the number is withheld.

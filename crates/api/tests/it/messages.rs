@@ -1,21 +1,30 @@
-//! `/messages` and `/stats`.
+//! `/messages`, `/api/webhooks` and `/stats`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use common::{TenantId, Timestamp};
+use common::{Clock as _, EnvelopeId, SystemClock, TenantId, Timestamp};
 use ports::message_log::{LoggedMessage, MessagePage, MessageTotals};
+use serde_json::json;
 
 use crate::world::World;
 
-#[actix_web::test]
-async fn messages_have_the_documented_shape() {
-    let full = LoggedMessage {
+fn found() -> LoggedMessage {
+    LoggedMessage {
+        tenant: TenantId::new("acme").unwrap(),
+        envelope: EnvelopeId::fresh(),
+        received_at: Timestamp::from_millis(1_795_000_001_500),
         message_id: "wamid.1".to_owned(),
         from: Some("+491700000001".to_owned()),
         to: Some("+15550000777".to_owned()),
         at: Timestamp::from_secs(1_795_000_000),
         text: Some("hello \u{1f600} \"x\"".to_owned()),
-    };
+    }
+}
+
+#[actix_web::test]
+async fn messages_have_the_documented_shape() {
+    let full = found();
     let bare = LoggedMessage { message_id: "wamid.2".to_owned(), from: None, to: None, text: None, ..full.clone() };
     let page = MessagePage { messages: vec![full, bare], total: 7 };
     let answer = Arc::new(World { page, ..World::default() }).get("/messages").await;
@@ -48,6 +57,57 @@ async fn every_filter_reaches_the_log() {
     assert_eq!(filter.text.as_deref(), Some("50%_off é x"));
     assert_eq!(filter.tenant, Some(TenantId::new("acme").unwrap()));
     assert_eq!((&searched[1].text, searched[1].limit, searched[1].offset), (&None, 50, 0));
+}
+
+#[actix_web::test]
+async fn webhooks_have_the_documented_shape() {
+    let (one, two) = (found(), LoggedMessage { message_id: "wamid.2".to_owned(), ..found() });
+    let webhook = |message: &LoggedMessage| {
+        json!({
+            "eventId": message.envelope,
+            "channel": "whatsapp",
+            "rawPayloadRef": message.envelope.raw_payload_ref(),
+            "receivedAt": "2026-11-18T11:06:41.5Z",
+            "messageId": message.message_id,
+            "tenant": "acme",
+        })
+    };
+    let data = [webhook(&one), webhook(&two)];
+    let page = MessagePage { messages: vec![one, two], total: 7 };
+    let answer = Arc::new(World { page, ..World::default() }).get("/api/webhooks?limit=2&offset=3").await;
+    assert_eq!(answer.json(), json!({"data": data, "total": 7, "limit": 2, "offset": 3}));
+}
+
+#[actix_web::test]
+async fn webhooks_are_searched_by_message_and_among_those_that_are_kept() {
+    const WEEK: Duration = Duration::from_hours(7 * 24);
+    let world = Arc::new(World::default());
+    let before = SystemClock.now();
+    world.get("/api/webhooks").await;
+    let after = SystemClock.now();
+    world
+        .get("/api/webhooks?message_id=wamid.a%2Bb/c%3D&from=491700000001&since=2026-01-31T12:00:00Z&tenant=acme")
+        .await;
+    for (query, field) in [
+        ("message_id=".to_owned(), "message_id"),
+        (format!("message_id={}", "x".repeat(256)), "message_id"),
+        ("message_id=%00".to_owned(), "message_id"),
+        ("message_id=a&message_id=a".to_owned(), "message_id"),
+        ("limit=101".to_owned(), "limit"),
+        ("q=hello".to_owned(), "query"),
+    ] {
+        assert_eq!(world.refused(&format!("/api/webhooks?{query}")).await, [field], "{query}");
+    }
+    assert_eq!(world.refused("/messages?message_id=wamid.1").await, ["query"]);
+    let searched = world.searched.lock().unwrap();
+    assert_eq!(searched.len(), 2);
+    let since = searched[0].since.unwrap();
+    assert!((before.minus(WEEK)..=after.minus(WEEK)).contains(&since), "{since}");
+    assert_eq!((&searched[0].message_id, &searched[0].tenant, searched[0].limit), (&None, &None, 50));
+    assert_eq!(searched[1].message_id.as_deref(), Some("wamid.a+b/c="));
+    assert_eq!(searched[1].from.as_deref(), Some("+491700000001"));
+    assert_eq!(searched[1].since, Some("2026-01-31T12:00:00Z".parse().unwrap()));
+    assert_eq!(searched[1].tenant, Some(TenantId::new("acme").unwrap()));
 }
 
 #[actix_web::test]

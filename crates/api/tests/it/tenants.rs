@@ -270,6 +270,7 @@ async fn each_route_opens_to_its_scopes_alone() {
         (Method::GET, "/api/parked", READ),
         (Method::GET, "/api/parked/groups", OPERATE),
         (Method::POST, "/api/parked/release", OPERATE),
+        (Method::GET, "/api/webhooks", READ),
         (Method::GET, "/api/raw/00000000-0000-0000-0000-000000000000", READ),
         (Method::GET, "/api/security", OPERATE),
         (Method::GET, "/api/v1/whatsapp-hardened/stats", OPERATE),
@@ -299,19 +300,22 @@ async fn another_tenants_token_sees_nothing() {
         let bearer = token(&world, scope, Some("globex")).await;
         with(&world, &bearer, Method::GET, "/api/tenants/acme", "").await.problem(404);
         assert_eq!(with(&world, &bearer, Method::GET, "/api/tenants/globex", "").await.status, 200);
-        for uri in ["/messages?tenant=acme", "/stats?tenant=acme", "/v1/events?tenant=acme", "/api/parked?tenant=acme"]
-        {
-            with(&world, &bearer, Method::GET, uri, "").await.problem(403);
+        for path in ["/messages", "/stats", "/v1/events", "/api/parked", "/api/webhooks"] {
+            with(&world, &bearer, Method::GET, &format!("{path}?tenant=acme"), "").await.problem(403);
         }
         assert!(world.searched.lock().unwrap().is_empty() && world.summed.lock().unwrap().is_empty());
     }
     let world = two_tenants().await;
     let bearer = token(&world, Scope::TenantReader, Some("globex")).await;
-    for uri in ["/messages", "/stats", "/v1/events", "/messages?tenant=globex"] {
+    for uri in
+        ["/messages", "/stats", "/v1/events", "/api/webhooks", "/messages?tenant=globex", "/api/webhooks?tenant=globex"]
+    {
         assert_eq!(with(&world, &bearer, Method::GET, uri, "").await.status, 200, "{uri}");
     }
     let own = TenantId::new("globex").unwrap();
-    assert!(world.searched.lock().unwrap().iter().all(|filter| filter.tenant.as_ref() == Some(&own)));
+    let searched = world.searched.lock().unwrap();
+    assert_eq!(searched.len(), 4);
+    assert!(searched.iter().all(|filter| filter.tenant.as_ref() == Some(&own)));
     assert_eq!(*world.summed.lock().unwrap(), [Some(own.clone())]);
     assert_eq!(world.read.lock().unwrap()[0].2.tenant, Some(own));
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use common::TenantId;
+use common::{EnvelopeId, TenantId};
 use ports::Unavailable;
 use ports::message_log::{LoggedMessage, MessageFilter, MessageLog, MessagePage, MessageTotals};
 use sqlx::postgres::{PgArguments, PgConnection, PgRow};
 use sqlx::{Arguments as _, AssertSqlSafe, Connection as _, Row as _};
+use uuid::Uuid;
 
 use super::database::{Database, ONE_MOMENT, bounded, settle};
 use super::values::{Moment, signed, storable};
@@ -68,6 +69,9 @@ impl Conditions {
         if let Some(tenant) = &filter.tenant {
             conditions.and("tenant = ?", tenant.as_str())?;
         }
+        if let Some(id) = &filter.message_id {
+            conditions.and("message_id = ?", storable(id))?;
+        }
         if let Some(from) = &filter.from {
             conditions.and("phone_number = ?", storable(from))?;
         }
@@ -94,8 +98,8 @@ async fn search(connection: &mut PgConnection, filter: &MessageFilter) -> Result
         sqlx::query_scalar_with(AssertSqlSafe(count), conditions.values).fetch_one(&mut *transaction).await?;
     let conditions = Conditions::of(filter)?;
     let page = format!(
-        "SELECT message_id, coalesce(phone_number, user_id), to_number, sent_at, text FROM messages WHERE {} \
-         ORDER BY sent_at, message_id LIMIT {} OFFSET {}",
+        "SELECT message_id, coalesce(phone_number, user_id), to_number, sent_at, text, tenant, envelope, received_at \
+         FROM messages WHERE {} ORDER BY sent_at, message_id LIMIT {} OFFSET {}",
         conditions.sql,
         filter.limit,
         signed(filter.offset)
@@ -106,14 +110,21 @@ async fn search(connection: &mut PgConnection, filter: &MessageFilter) -> Result
         .fetch_all(&mut *transaction)
         .await?;
     transaction.commit().await?;
-    let messages = rows.iter().map(|row| LoggedMessage {
+    let messages = rows.iter().map(message).collect::<Result<_, _>>()?;
+    Ok(MessagePage { messages, total: total.unsigned_abs() })
+}
+
+fn message(row: &PgRow) -> Result<LoggedMessage, sqlx::Error> {
+    Ok(LoggedMessage {
         message_id: row.get(0),
         from: row.get(1),
         to: row.get(2),
         at: row.get::<Moment, _>(3).into(),
         text: row.get(4),
-    });
-    Ok(MessagePage { messages: messages.collect(), total: total.unsigned_abs() })
+        tenant: row.get::<&str, _>(5).parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+        envelope: EnvelopeId(row.get::<Uuid, _>(6)),
+        received_at: row.get::<Moment, _>(7).into(),
+    })
 }
 
 async fn totals(connection: &mut PgConnection, tenant: Option<&TenantId>) -> Result<MessageTotals, sqlx::Error> {

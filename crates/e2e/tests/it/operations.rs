@@ -76,6 +76,33 @@ fn a_tenant_that_is_registered_later_gets_what_was_parked_for_it() {
 }
 
 #[test]
+fn the_webhook_that_a_message_came_with_is_found_and_shown() {
+    // Ids are in base64: what has a meaning in queries is in them too.
+    const WAMID: &str = "wamid.HBgM+351/RAW==";
+    let wharf = Setup::new().without_limits().start();
+    meta::accepted(wharf.public(), &meta::messages(&[meta::text("wamid.OTHER", "another one")]));
+    let body = meta::messages(&[meta::text(WAMID, "which webhook was it?")]);
+    meta::accepted(wharf.public(), &body);
+    wharf.wait_for_message(WAMID);
+    let listed = asked(&wharf, &["raw", "list", "--message", WAMID, "--from", meta::SENDER, "--tenant", "default"]);
+    assert_eq!((&listed["total"], &listed["data"][0]["messageId"]), (&json!(1), &json!(WAMID)));
+    let webhook = &listed["data"][0];
+    let reference = webhook["rawPayloadRef"].as_str().unwrap();
+    assert_eq!(reference.strip_prefix("wharf:raw/"), webhook["eventId"].as_str());
+    assert_eq!(webhook["channel"], "whatsapp");
+    let shown = asked(&wharf, &["raw", "show", reference]);
+    assert_eq!(shown["payload"].as_str().unwrap().as_bytes(), body);
+    assert_eq!((&shown["received_at"], &shown["disposition"]), (&webhook["receivedAt"], &json!("deliver")));
+    let table = done(&wharf, &["raw", "list", "--message", WAMID]);
+    let received = webhook["receivedAt"].as_str().unwrap();
+    assert!([reference, received, "default", WAMID].iter().all(|cell| table.contains(cell)), "{table}");
+    assert_eq!(done(&wharf, &["raw", "list", "--message", "wamid.NOBODY"]).trim(), "none");
+    assert_eq!(done(&wharf, &["raw", "list", "--from", "+10000000000"]).trim(), "none");
+    assert_eq!(asked(&wharf, &["raw", "list", "--since", "2100-01-01T00:00:00Z"])["total"], 0);
+    assert!(done(&wharf, &["raw", "list", "--limit", "1"]).ends_with("… and more\n"));
+}
+
+#[test]
 fn a_paused_tenant_gets_everything_when_it_is_resumed() {
     let wharf = Setup::new().without_limits().start();
     done(&wharf, &["tenants", "pause", "default"]);

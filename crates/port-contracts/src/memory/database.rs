@@ -29,12 +29,6 @@ pub(super) struct OutboxRow {
     pub(super) published: bool,
 }
 
-/// A message as it is searched.
-pub(super) struct MessageRow {
-    pub(super) tenant: TenantId,
-    pub(super) message: LoggedMessage,
-}
-
 /// An inbound message as statistics count it.
 pub(super) struct Tracked {
     pub(super) provider: Provider,
@@ -66,7 +60,7 @@ pub(super) struct Database {
     pub(super) sequenced: usize,
     pub(super) sequencer: Option<Lease>,
     pub(super) fence: Option<Fence>,
-    pub(super) messages: Vec<MessageRow>,
+    pub(super) messages: Vec<LoggedMessage>,
     pub(super) tracked: BTreeMap<(TenantId, EventKey), Tracked>,
     pub(super) held: BTreeMap<Timestamp, Held>,
     pub(super) parked: BTreeMap<EnvelopeId, Parked>,

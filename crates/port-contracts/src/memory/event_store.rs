@@ -11,7 +11,7 @@ use ports::feed::FeedEvent;
 use ports::message_log::LoggedMessage;
 use ports::statistics::rollup::{LATE, minute};
 
-use super::database::{Database, MessageRow, OutboxRow, Tracked};
+use super::database::{Database, OutboxRow, Tracked};
 use super::{MemoryBackend, Operation, Refusal};
 
 /// The longest message id, in characters.
@@ -136,17 +136,19 @@ impl Database {
     }
 }
 
-fn message(update: &NewUpdate) -> Option<MessageRow> {
+fn message(update: &NewUpdate) -> Option<LoggedMessage> {
     let event = &update.event;
     let Detail::Message { id, text, .. } = &event.detail else { return None };
-    let message = LoggedMessage {
+    Some(LoggedMessage {
+        tenant: update.tenant.clone(),
+        envelope: update.envelope,
+        received_at: update.received_at,
         message_id: clean(id),
         from: event.party.phone.as_ref().or(event.party.user_id.as_ref()).map(|from| clean(from)),
         to: event.display_number.as_deref().or(event.number.as_ref().map(common::NumberId::as_str)).map(clean),
         at: event.occurred_at,
         text: text.as_deref().map(clean),
-    };
-    Some(MessageRow { tenant: update.tenant.clone(), message })
+    })
 }
 
 #[async_trait]

@@ -15,7 +15,7 @@ use super::{MemoryBackend, Operation};
 
 impl Database {
     fn of_tenant(&self, tenant: Option<&TenantId>) -> impl Iterator<Item = &LoggedMessage> {
-        self.messages.iter().filter(move |row| tenant.is_none_or(|own| *own == row.tenant)).map(|row| &row.message)
+        self.messages.iter().filter(move |message| tenant.is_none_or(|own| *own == message.tenant))
     }
 
     fn search(&self, filter: &MessageFilter) -> MessagePage {
@@ -27,6 +27,7 @@ impl Database {
         let mut found: Vec<&LoggedMessage> = self
             .of_tenant(filter.tenant.as_ref())
             .filter(matches)
+            .filter(|message| filter.message_id.as_ref().is_none_or(|id| *id == message.message_id))
             .filter(|message| filter.since.is_none_or(|since| message.at >= since))
             .filter(|message| needle.as_ref().is_none_or(|needle| has_text(message, needle)))
             .collect();
