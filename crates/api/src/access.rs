@@ -1,7 +1,7 @@
 //! Who may do what: every request is authenticated, allowed or refused by its route's scopes, and, if it changes
 //! something or opens something sealed, written down before it is done.
 //!
-//! This guards a whole scope, not single handlers, so a new route is closed unless [`routes`](crate::routes) opens it,
+//! This guards a whole scope, not single handlers, so a new route is closed unless [`routes`](mod@crate::routes) opens it,
 //! and unknown paths tell nothing to strangers. Beside the tokens that are stored there is one of the configuration,
 //! with the scope of an admin: with it the first ones are made.
 

@@ -13,6 +13,7 @@ async fn a_database_without_tables_is_refused_until_it_is_migrated() {
         "applied migration 4 (statistics)",
         "applied migration 5 (parking)",
         "applied migration 6 (parked due)",
+        "applied migration 7 (action details)",
         "made 20 time partitions",
     ];
     assert_eq!(lines, expected);
