@@ -23,6 +23,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// The number that all is sent to, unless another is named: nobody's at Meta.
 const NUMBER: &str = "100000000000001";
 const WABA: &str = "100000000000002";
+/// Another number and account that nobody has, where somebody's number is named.
+const NOBODYS_NUMBER: &str = "999999999999999";
+const NOBODYS_WABA: &str = "999999999999998";
+/// Within this many digits is a phone number, without its `+`.
+const PHONE_DIGITS: std::ops::RangeInclusive<usize> = 7..=15;
 
 /// Flags of `wharf check`.
 #[derive(Debug, Args)]
@@ -47,10 +52,16 @@ pub(crate) struct CheckArgs {
     /// Where Twilio believes to send, if that is not --url
     #[arg(long, env = "WHARF__INGRESS__PUBLIC_URL")]
     public_url: Option<String>,
+    /// The number that messages of Twilio are sent to: a tenant's, where there is more than one
+    #[arg(long, value_name = "+E164", value_parser = phone, default_value = "+15550000000")]
+    twilio_number: String,
     /// The secret of the generic provider; without it that is not tried
     #[arg(long, env = "WEBHOOK_SECRET", hide_env_values = true)]
     generic_secret: Option<String>,
-    /// A number of the app, as WABA_ID:PHONE_NUMBER_ID
+    /// The number that generic messages are sent to: a tenant's, where there is more than one
+    #[arg(long, value_name = "+E164", value_parser = phone, default_value = "+15550000000")]
+    generic_number: String,
+    /// The number that messages of Meta are sent to, as WABA_ID:PHONE_NUMBER_ID: a tenant's, where there is more than one
     #[arg(long, value_name = "WABA:NUMBER")]
     number: Option<simulator::Number>,
     /// The prefix that webhooks and statistics are served under too (ingress.prefix)
@@ -84,6 +95,13 @@ struct Answer {
     took: Duration,
 }
 
+/// A phone number as Twilio and the generic provider name it.
+fn phone(text: &str) -> Result<String, &'static str> {
+    let digits = text.strip_prefix('+').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_phone = digits.is_some_and(|digits| PHONE_DIGITS.contains(&digits.len()) && !digits.starts_with('0'));
+    if is_phone { Ok(text.to_owned()) } else { Err("must be + and 7 to 15 digits, the first of them not 0") }
+}
+
 /// The command.
 pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build();
@@ -102,6 +120,10 @@ pub(crate) async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
 
 fn expect(what: bool, held: impl Into<String>, failed: impl Into<String>) -> Outcome {
     if what { Outcome::Held(held.into()) } else { Outcome::Failed(failed.into()) }
+}
+
+fn not_found(number: &str, flag: &str) -> String {
+    format!("not found: does a tenant have {number}? {flag} names another")
 }
 
 impl Answer {
@@ -190,20 +212,22 @@ impl Check {
         Ok(())
     }
 
-    fn message(&self, number: &str, sender: &str, word: &str) -> String {
+    /// A message to the number of this run.
+    fn message(&self, sender: &str, word: &str) -> String {
+        let named = self.args.number.as_ref();
+        let (waba, number) = named.map_or((WABA, NUMBER), |named| (&named.waba_id, &named.phone_number_id));
+        Self::message_to(waba, number, sender, word)
+    }
+
+    fn message_to(waba: &str, number: &str, sender: &str, word: &str) -> String {
         let now = SystemClock.now().as_secs();
         let id = format!("wamid.{word}");
-        let waba = self.args.number.as_ref().map_or(WABA, |number| &number.waba_id);
         let message = json!({"from": sender, "id": id, "timestamp": now.to_string(), "type": "text",
                              "text": {"body": word}});
         let metadata = json!({"display_phone_number": "15550000000", "phone_number_id": number});
         let value = json!({"messaging_product": "whatsapp", "metadata": metadata, "messages": [message]});
         let change = json!({"field": "messages", "value": value});
         json!({"object": "whatsapp_business_account", "entry": [{"id": waba, "changes": [change]}]}).to_string()
-    }
-
-    fn number(&self) -> &str {
-        self.args.number.as_ref().map_or(NUMBER, |number| &number.phone_number_id)
     }
 
     async fn meta(&mut self) -> anyhow::Result<()> {
@@ -223,7 +247,7 @@ impl Check {
             return Ok(());
         };
         let word = format!("{}-meta", self.marker);
-        let body = self.message(self.number(), "15550100001", &word);
+        let body = self.message("15550100001", &word);
         let signed = [("x-hub-signature-256", simulator::sign(&secret, body.as_bytes()))];
         let forged = [("x-hub-signature-256", simulator::sign("wrong", body.as_bytes()))];
         let (good, wrong, none) = (
@@ -237,10 +261,7 @@ impl Check {
         let again = self.post("/webhook", &signed, &body).await?;
         self.say("Meta: the same again", again.is(200));
         let came = good.status == StatusCode::OK && self.comes(&word).await?;
-        self.say(
-            "Meta: the message comes out",
-            expect(came, "found by the API", "not found: is the number the app's?"),
-        );
+        self.say("Meta: the message comes out", expect(came, "found by the API", not_found("the number", "--number")));
         let count = self.found(&word).await?;
         self.say(
             "Meta: the same again has no second effect",
@@ -251,11 +272,12 @@ impl Check {
             return Ok(());
         }
         let nobody = format!("{}-nobody", self.marker);
-        let body = self.message("999999999999999", "15550100001", &nobody);
+        // Under an account of somebody it would be that one's: who has an account has the numbers nobody has listed.
+        let body = Self::message_to(NOBODYS_WABA, NOBODYS_NUMBER, "15550100001", &nobody);
         let signed = [("x-hub-signature-256", simulator::sign(&secret, body.as_bytes()))];
         self.say("Meta: a number that nobody has", self.post("/webhook", &signed, &body).await?.is(200));
         let later = format!("{}-later", self.marker);
-        let body = self.message(self.number(), "15550100001", &later);
+        let body = self.message("15550100001", &later);
         let signed = [("x-hub-signature-256", simulator::sign(&secret, body.as_bytes()))];
         self.post("/webhook", &signed, &body).await?;
         if self.comes(&later).await? {
@@ -277,11 +299,12 @@ impl Check {
         };
         let word = format!("{}-twilio", self.marker);
         let account = self.args.twilio_account.clone();
+        let to = format!("whatsapp:{}", self.args.twilio_number);
         let parameters = [
             ("MessageSid", word.as_str()),
             ("AccountSid", account.as_str()),
             ("From", "whatsapp:+15550100002"),
-            ("To", "whatsapp:+15550000000"),
+            ("To", to.as_str()),
             ("Body", word.as_str()),
             ("NumMedia", "0"),
             ("SmsStatus", "received"),
@@ -304,7 +327,7 @@ impl Check {
         let came = good.status == StatusCode::OK && self.comes(&word).await?;
         self.say(
             "Twilio: the message comes out",
-            expect(came, "found by the API", "not found: is the number the app's?"),
+            expect(came, "found by the API", not_found(&self.args.twilio_number, "--twilio-number")),
         );
         Ok(())
     }
@@ -316,7 +339,7 @@ impl Check {
             return Ok(());
         };
         let word = format!("{}-generic", self.marker);
-        let body = json!({"message_id": word, "from": "+15550100003", "to": "+15550000000",
+        let body = json!({"message_id": word, "from": "+15550100003", "to": self.args.generic_number,
                           "ts": SystemClock.now().to_string(), "text": word})
         .to_string();
         let with = |secret: &str, body: &str| [("x-signature", simulator::sign_generic(secret, body.as_bytes()))];
@@ -333,7 +356,7 @@ impl Check {
         let came = good.status == StatusCode::OK && self.comes(&word).await?;
         self.say(
             "generic: the message comes out",
-            expect(came, "found by the API", "not found: is the number the app's?"),
+            expect(came, "found by the API", not_found(&self.args.generic_number, "--generic-number")),
         );
         Ok(())
     }
@@ -370,7 +393,7 @@ impl Check {
     /// Sends a message, again where the limit of an address refuses it, which is a second's. Whatever else refuses is not
     /// waited for.
     async fn send_patiently(&self, secret: &str, sender: &str, word: &str) -> anyhow::Result<Answer> {
-        let body = self.message(self.number(), sender, word);
+        let body = self.message(sender, word);
         let signed = [("x-hub-signature-256", simulator::sign(secret, body.as_bytes()))];
         let mut answer = self.post("/webhook", &signed, &body).await?;
         for _ in 0..3 {
@@ -429,5 +452,18 @@ impl Check {
         );
         self.say("limit of a sender", expect(held, "message 101 within the hour is parked, with 200", failed));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::phone;
+
+    #[test]
+    fn a_number_is_a_plus_and_digits() {
+        assert_eq!(phone("+15550000000").as_deref(), Ok("+15550000000"));
+        for wrong in ["", "+", "15550000000", "+0155500000", "+155500", "+1555000000000000", "+1 555 000 0000"] {
+            assert!(phone(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -47,6 +47,8 @@ mod providers;
 mod reading;
 #[path = "../it/rotation.rs"]
 mod rotation;
+#[path = "../it/sources.rs"]
+mod sources;
 #[path = "../it/stop.rs"]
 mod stop;
 #[path = "../it/tenants.rs"]

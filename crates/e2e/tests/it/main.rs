@@ -25,6 +25,7 @@ mod privacy;
 mod providers;
 mod reading;
 mod rotation;
+mod sources;
 mod stop;
 mod tenants;
 mod tls;

@@ -5,11 +5,39 @@ use serde_json::{Value, json};
 use crate::binary::{self, Finished};
 use crate::http::{exchange, get, post};
 use crate::meta::{self, NUMBER, SECRET, WABA};
+use crate::tenants;
 use crate::wait;
 use crate::wharf::{Setup, Wharf};
 
 const OTHER_SECRET: &str = "another-app-secret-0123456789";
 const LATER: &str = "999000111222333";
+
+/// Apps of the other providers, with a number for each of two tenants.
+const OTHER_PROVIDERS: &str = r#"
+[[apps]]
+id = "texts"
+provider = "twilio"
+secrets = ["e2e-auth-token-0123456789abcdef"]
+verify_tokens = []
+account = "AC00000000000000000000000000000003"
+public_url = "https://hooks.example.com"
+
+[[apps]]
+id = "ours"
+provider = "generic"
+secrets = ["e2e-generic-secret-0123456789abcdef"]
+verify_tokens = []
+
+[[numbers]]
+phone_number_id = "+15551230001"
+app = "texts"
+tenant = "acme"
+
+[[numbers]]
+phone_number_id = "+15551230002"
+app = "ours"
+tenant = "umbrella"
+"#;
 
 /// A command against a running process.
 fn run(wharf: &Wharf, words: &[&str]) -> Finished {
@@ -198,6 +226,37 @@ fn a_check_from_outside_holds() {
     let failed = binary::run(&[&words[..], &["--without-limits"]].concat(), &wrong);
     assert_eq!(failed.code, Some(1), "{failed:?}");
     assert!(failed.stdout.contains("FAILED     Meta: right signature"), "{}", failed.stdout);
+}
+
+#[test]
+fn a_check_from_outside_holds_with_two_tenants() {
+    let wharf = tenants::with_two_tenants();
+    let file = wharf.setup().file("others.toml", OTHER_PROVIDERS);
+    assert_eq!(tenants::import(&wharf, &file).code, Some(0));
+    for path in ["/webhooks/twilio", "/webhooks/generic"] {
+        wait::until("the gateway knows the app", || {
+            (exchange(wharf.public(), &post(path, "", b""))?.status == 403).then_some(())
+        });
+    }
+    let url = format!("http://{}", wharf.public());
+    let words = [
+        &["check", "--without-limits", "--url", &url, "--number", "9001:1001"][..],
+        &["--app-secret", tenants::ONE, "--verify-token", "token-of-the-first-app"],
+        &["--twilio-token", "e2e-auth-token-0123456789abcdef", "--twilio-number", "+15551230001"],
+        &["--twilio-account", "AC00000000000000000000000000000003", "--public-url", "https://hooks.example.com"],
+        &["--generic-secret", "e2e-generic-secret-0123456789abcdef", "--generic-number", "+15551230002"],
+    ];
+    let checked = done(&wharf, &words.concat());
+    assert!(checked.lines().all(|line| line.starts_with("ok ")), "{checked}");
+    let kept_back = checked.lines().find(|line| line.contains("Meta: what nobody has is kept back"));
+    assert!(kept_back.unwrap().ends_with("not handed out"), "{checked}");
+    let parked = asked(&wharf, &["parked", "list", "--reason", "unknown-tenant"]);
+    assert_eq!(parked["data"].as_array().unwrap().len(), 1, "{parked}");
+    let mut of: Vec<_> = wharf.events().into_iter().map(|event| event.tenant).collect();
+    of.sort();
+    assert_eq!(of, ["acme", "acme", "acme", "umbrella"], "two of Meta, one of Twilio, and the generic one");
+    let unclear = run(&wharf, &["check", "--url", &url, "--twilio-number", "15551230001"]);
+    assert!(unclear.code == Some(2) && unclear.stderr.contains("must be +"), "{unclear:?}");
 }
 
 #[test]

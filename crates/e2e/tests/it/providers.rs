@@ -15,9 +15,9 @@ const AUTH_TOKEN: &str = "e2e-auth-token-0123456789abcdef";
 const SECRET: &str = "e2e-generic-secret-0123456789abcdef";
 /// As Twilio has it; nothing of the address on the wire resembles it.
 const PUBLIC: &str = "https://hooks.example.com";
-const FORM: &str = "Content-Type: application/x-www-form-urlencoded; charset=utf-8\r\n";
+pub(crate) const FORM: &str = "Content-Type: application/x-www-form-urlencoded; charset=utf-8\r\n";
 
-fn setup() -> Setup {
+pub(crate) fn setup() -> Setup {
     Setup::new()
         .set("TWILIO_ACCOUNT_SID", ACCOUNT)
         .set("TWILIO_AUTH_TOKEN", AUTH_TOKEN)
@@ -26,7 +26,7 @@ fn setup() -> Setup {
 }
 
 /// The header's line, as Twilio makes it: address, then names and values sorted by name.
-fn twilio_signature(target: &str, parameters: &[(&str, &str)]) -> String {
+pub(crate) fn twilio_signature(target: &str, parameters: &[(&str, &str)]) -> String {
     twilio_signature_at(PUBLIC, target, parameters)
 }
 
@@ -39,7 +39,7 @@ fn twilio_signature_at(origin: &str, target: &str, parameters: &[(&str, &str)]) 
     format!("X-Twilio-Signature: {}\r\n", STANDARD.encode(tag))
 }
 
-fn encoded(parameters: &[(&str, &str)]) -> String {
+pub(crate) fn encoded(parameters: &[(&str, &str)]) -> String {
     let encode = |text: &str| {
         text.bytes().fold(String::new(), |mut encoded, byte| {
             match byte {
@@ -55,7 +55,7 @@ fn encoded(parameters: &[(&str, &str)]) -> String {
     parameters.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect::<Vec<_>>().join("&")
 }
 
-fn message(id: &'static str) -> Vec<(&'static str, &'static str)> {
+pub(crate) fn message(id: &'static str) -> Vec<(&'static str, &'static str)> {
     vec![
         ("MessageSid", id),
         ("AccountSid", ACCOUNT),

@@ -12,7 +12,7 @@ use crate::meta::{self, change, entry, text};
 use crate::wait;
 use crate::wharf::{Setup, Wharf};
 
-const ONE: &str = "secret-of-the-first-app-01";
+pub(crate) const ONE: &str = "secret-of-the-first-app-01";
 const TWO: &str = "secret-of-the-second-app-2";
 
 const DOCUMENT: &str = r#"
@@ -59,7 +59,7 @@ pub(crate) fn import(wharf: &Wharf, file: &Path) -> Finished {
     binary::run(&["tenants", "import", "--api-url", &url, &flag, &value, file.to_str().unwrap()], &[])
 }
 
-fn with_two_tenants() -> Wharf {
+pub(crate) fn with_two_tenants() -> Wharf {
     with_two_tenants_in(Setup::without_provider().without_limits())
 }
 
