@@ -9,13 +9,13 @@
 //! - `wa_rate:<tenant>:<sender>` counts a sender's messages; it expires with the window.
 //! - `wa_gateways` holds, for each gateway, how much it let through in a second, and when it said so.
 //!
-//! Every part of a key that comes from outside is a keyed hash. Redis only saves work: while it does not answer in time, admission in the
-//! process decides, and after a pause one request tries again. What the one remembers the other does not know, and a
-//! flushed Redis knows nothing: that costs duplicates, which the database folds.
+//! Every part of a key that comes from outside is a keyed hash. Redis only saves work: while it does not answer in time,
+//! admission in the process decides, and after a pause one request tries again. What the one remembers the other does not
+//! know, and a flushed Redis knows nothing: that costs duplicates, which the database folds.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::vec;
 
@@ -27,7 +27,7 @@ use deadpool_redis::{Config, Pool, PoolConfig, Runtime, Timeouts};
 use ports::Unavailable;
 use ports::admission::{Admission, Candidate, Others, Remembered, SenderLimit, Verdict};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::{RwLock, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -119,7 +119,9 @@ struct Question {
 struct Link {
     pool: Pool,
     /// One connection carries everything, as it can have many requests under way.
-    shared: RwLock<Option<MultiplexedConnection>>,
+    shared: Mutex<Option<MultiplexedConnection>>,
+    /// Held while one is made, which may take long.
+    connecting: tokio::sync::Mutex<()>,
     budget: Duration,
     script: Script,
     began: Instant,
@@ -156,7 +158,8 @@ impl RedisAdmission {
         })?;
         let link = Arc::new(Link {
             pool,
-            shared: RwLock::default(),
+            shared: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
             budget,
             script: Script::new(ADMIT),
             began: Instant::now(),
@@ -216,19 +219,23 @@ impl Admission for RedisAdmission {
             if let Ok(Ok(())) = tokio::time::timeout(PATIENCE, self.link.store(keys)).await {
                 return Ok(());
             }
-            self.link.missed().await;
+            self.link.missed();
         }
         self.local.remember(keys).await
     }
 
     async fn compare(&self, taken: u32) -> Result<Others, Unavailable> {
+        if self.link.is_paused() {
+            return Err(Unavailable::new("Redis", "it is left alone for a while"));
+        }
         let compared = tokio::time::timeout(PATIENCE, async {
             let mut connection = self.link.connection().await?;
             let mut call = self.comparison.key(GATEWAYS);
             call.arg(&self.gateway).arg(taken);
             call.invoke_async::<(u32, u32)>(&mut connection).await.map_err(unavailable)
         });
-        let (gateways, taken) = compared.await.map_err(|late| Unavailable::new("Redis", late))??;
+        let compared = compared.await.map_err(|late| Unavailable::new("Redis", late)).flatten();
+        let (gateways, taken) = compared.inspect_err(|_| self.link.missed())?;
         Ok(Others { gateways, taken })
     }
 }
@@ -266,7 +273,7 @@ async fn answer_questions(link: Arc<Link>, mut waiting: mpsc::Receiver<Question>
                 let _ = question.answer.send(std::mem::replace(&mut verdicts, rest));
             }
         } else {
-            link.missed().await;
+            link.missed();
             // With those that came meanwhile: they were let through before the pause began.
             left = None;
             while waiting.try_recv().is_ok() {}
@@ -287,7 +294,7 @@ impl Link {
         if answered {
             self.answered();
         } else {
-            self.missed().await;
+            self.missed();
         }
         answered
     }
@@ -318,29 +325,33 @@ impl Link {
         }
     }
 
-    async fn missed(&self) {
+    fn missed(&self) {
         let misses = self.misses.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let pause = (PAUSE * 2_u32.pow(misses.min(8) - 1)).min(MAX_PAUSE);
         self.paused_until.store(self.elapsed().saturating_add(millis(pause)), Ordering::Relaxed);
-        *self.shared.write().await = None;
+        *self.shared() = None;
         if misses == MISSES {
             tracing::warn!("Redis does not answer: duplicates are found and senders limited in this process alone");
         }
     }
 
+    fn shared(&self) -> MutexGuard<'_, Option<MultiplexedConnection>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn connection(&self) -> Result<MultiplexedConnection, Unavailable> {
-        if let Some(shared) = &*self.shared.read().await {
-            return Ok(shared.clone());
+        if let Some(shared) = self.shared().clone() {
+            return Ok(shared);
         }
-        let mut place = self.shared.write().await;
-        if let Some(shared) = &*place {
-            return Ok(shared.clone());
+        let _connecting = self.connecting.lock().await;
+        if let Some(shared) = self.shared().clone() {
+            return Ok(shared);
         }
         let connection = self.pool.get().await.map_err(|error| Unavailable::new("Redis", error))?;
         // Out of the pool for good: the pool asks a connection for a sign of life each time it hands it out, which
         // would be a second round trip for every webhook.
         let connection = deadpool_redis::Connection::take(connection);
-        *place = Some(connection.clone());
+        *self.shared() = Some(connection.clone());
         Ok(connection)
     }
 

@@ -1,11 +1,12 @@
 //! A connection under the HTTP layer, and what that layer does not see to.
 //!
-//! **Whoever sends requests and does not read the answers** fills the buffers of both directions. The HTTP layer then wakes
-//! itself without an end, which costs a core. So while nothing can be written it is not asked.
+//! **Whoever sends requests and does not read the answers** fills the buffers of both directions. The HTTP layer reads all
+//! that is there and answers it, and then wakes itself without an end, which costs memory and a core. So it gets a little at
+//! a time ([`AT_ONCE`]), and while nothing can be written it is not asked.
 //!
 //! **Whoever begins a second head and stops, or never reads the rest of an answer**, is on no clock of the HTTP layer. So
 //! there is one ([`Idle`]) from the opening of the connection and from the end of each request's handling to the next
-//! request. It does not stop for single bytes.
+//! request. It does not stop for single bytes, and not for a request that is being answered while nothing can be written.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -19,13 +20,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+/// Bytes that the HTTP layer reads before it must write what it has to say of them: some hundred of the smallest requests.
+const AT_ONCE: usize = 8 << 10;
+
 /// A connection as the HTTP layer (or TLS below it) has it.
 pub(super) struct Connection(Rc<Shared>);
 
 struct Shared {
     stream: RefCell<TcpStream>,
-    /// Whether the last write had to wait.
-    is_blocked: Cell<bool>,
+    /// What may still be read in this turn.
+    readable: Cell<usize>,
+    /// Since when writing has had to wait; `None` while it has not.
+    blocked_since: Cell<Option<Instant>>,
 }
 
 /// The other end of a [`Connection`].
@@ -33,7 +39,9 @@ pub(super) struct Keeper(Rc<Shared>);
 
 impl Connection {
     pub(super) fn new(stream: TcpStream) -> (Self, Keeper) {
-        let shared = Rc::new(Shared { stream: RefCell::new(stream), is_blocked: Cell::new(false) });
+        // A handshake takes what it needs.
+        let (readable, blocked_since) = (Cell::new(usize::MAX), Cell::new(None));
+        let shared = Rc::new(Shared { stream: RefCell::new(stream), readable, blocked_since });
         (Self(shared.clone()), Keeper(shared))
     }
 
@@ -42,14 +50,26 @@ impl Connection {
     }
 
     fn written<T>(&self, poll: Poll<T>) -> Poll<T> {
-        self.0.is_blocked.set(poll.is_pending());
+        let since = poll.is_pending().then(|| self.0.blocked_since.get().unwrap_or_else(Instant::now));
+        self.0.blocked_since.set(since);
         poll
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.stream(|stream| stream.poll_read(cx, buffer))
+        let most = self.0.readable.get().min(buffer.remaining());
+        if buffer.remaining() > 0 && most == 0 {
+            // The rest has its turn after the answers.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        ready!(self.stream(|stream| stream.poll_read(cx, &mut part)))?;
+        let count = part.filled().len();
+        buffer.advance(count);
+        self.0.readable.set(self.0.readable.get() - count);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -85,16 +105,17 @@ impl Keeper {
         let idle = Rc::new(Idle { is_answering: Cell::new(false), since: Cell::new(Instant::now()) });
         let mut served = pin!(IDLE.scope(idle.clone(), served));
         let unblocked = poll_fn(|cx| {
-            if self.0.is_blocked.get() {
+            if self.0.blocked_since.get().is_some() {
                 // An error shows when it is written to.
                 let _ = ready!(self.0.stream.borrow().poll_write_ready(cx));
             }
+            self.0.readable.set(AT_ONCE);
             served.as_mut().poll(cx)
         });
         tokio::select! {
             biased;
             _ = unblocked => {}
-            () = idle.over(limit) => {}
+            () = idle.over(limit, &self.0.blocked_since) => {}
         }
     }
 }
@@ -111,9 +132,14 @@ struct Idle {
 }
 
 impl Idle {
-    async fn over(&self, limit: Duration) {
+    async fn over(&self, limit: Duration, blocked_since: &Cell<Option<Instant>>) {
         loop {
-            let since = if self.is_answering.get() { Instant::now() } else { self.since.get() };
+            let since = match blocked_since.get() {
+                // Who answers is not asked meanwhile, and does not come to an end.
+                Some(blocked) if self.is_answering.get() => blocked,
+                None if self.is_answering.get() => Instant::now(),
+                _ => self.since.get(),
+            };
             let end = since + limit;
             if end <= Instant::now() {
                 return;
@@ -145,6 +171,8 @@ impl Drop for Answering {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(80);
@@ -174,6 +202,44 @@ mod tests {
         assert_eq!(ended.get().unwrap() - begun, LIMIT * 5 / 2);
         let idle = ended.get().unwrap().elapsed();
         assert!(idle >= LIMIT && idle < LIMIT * 2, "{idle:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_answered_to_somebody_who_does_not_read_ends_too() {
+        let (_client, mut connection, keeper) = connection().await;
+        let begun = Instant::now();
+        let served = async {
+            let _answering = answering();
+            let bytes = vec![0; 1 << 16];
+            while connection.write_all(&bytes).await.is_ok() {}
+        };
+        keeper.keep(LIMIT, served).await;
+        assert!(begun.elapsed() >= LIMIT && begun.elapsed() <= LIMIT * 2, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn what_was_read_is_answered_before_more_is_read() {
+        let (mut client, mut connection, keeper) = connection().await;
+        client.write_all(&vec![0; AT_ONCE * 4]).await.unwrap();
+        let (turns, most) = (Cell::new(0), Cell::new(0));
+        let mut left = AT_ONCE * 4;
+        let served = poll_fn(|cx| {
+            turns.set(turns.get() + 1);
+            let (mut bytes, mut count) = (vec![0; AT_ONCE * 8], 0);
+            loop {
+                let mut buffer = ReadBuf::new(&mut bytes);
+                match Pin::new(&mut connection).poll_read(cx, &mut buffer) {
+                    Poll::Ready(read) => read.unwrap(),
+                    Poll::Pending => break,
+                }
+                count += buffer.filled().len();
+            }
+            most.set(most.get().max(count));
+            left -= count;
+            if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        keeper.keep(LIMIT, served).await;
+        assert!(turns.get() >= 4 && most.get() <= AT_ONCE, "{} turns, {} at once", turns.get(), most.get());
     }
 
     #[tokio::test]

@@ -102,12 +102,16 @@ async fn known(admission: &RedisAdmission, n: u8) -> bool {
     admission.admit(&[candidate(n)], LIMIT).await.unwrap()[0].known
 }
 
+async fn two_gateways(server: &Server) -> [Arc<RedisAdmission>; 2] {
+    let clock = ManualClock::new();
+    let (one, two) = (others(clock.clone()).await, others(clock).await);
+    [connect(server, &one).await, connect(server, &two).await]
+}
+
 #[tokio::test]
 async fn two_gateways_share_what_they_remember_and_count() {
     let server = Server::start();
-    let clock = ManualClock::new();
-    let (one, two) = (others(clock.clone()).await, others(clock).await);
-    let (one, two) = (connect(&server, &one).await, connect(&server, &two).await);
+    let [one, two] = two_gateways(&server).await;
     one.remember(&[remembered(1)]).await.unwrap();
     assert!(known(&two, 1).await);
     for n in 2..4 {
@@ -119,9 +123,7 @@ async fn two_gateways_share_what_they_remember_and_count() {
 #[tokio::test]
 async fn gateways_hear_what_the_others_take_and_forget_who_is_gone() {
     let server = Server::start();
-    let clock = ManualClock::new();
-    let (one, two) = (others(clock.clone()).await, others(clock).await);
-    let (one, two) = (connect(&server, &one).await, connect(&server, &two).await);
+    let [one, two] = two_gateways(&server).await;
     let heard = |gateways, taken| Others { gateways, taken };
     assert_eq!(one.compare(7).await.unwrap(), heard(0, 0));
     assert_eq!(two.compare(9).await.unwrap(), heard(1, 7));
@@ -180,6 +182,12 @@ async fn a_frozen_redis_costs_few_requests_their_budget() {
     }
     let took = began.elapsed();
     assert!(took < Duration::from_millis(500), "a hundred requests took {took:?}");
+    let began = tokio::time::Instant::now();
+    for _ in 0..10 {
+        assert!(admission.compare(1).await.is_err());
+    }
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(500), "what can wait until it answers again took {took:?}");
     server.thaw();
     answers(&admission).await;
 }

@@ -291,10 +291,18 @@ impl Wharf {
         &self.setup
     }
 
+    fn gateway(&self) -> &Part {
+        self.parts.iter().find(|part| part.job == Job::Gateway).unwrap()
+    }
+
     /// Processor time of the gateway so far, in seconds.
     pub(crate) fn gateway_cpu_seconds(&self) -> u64 {
-        let gateway = self.parts.iter().find(|part| part.job == Job::Gateway).unwrap();
-        gateway.process.cpu_seconds()
+        self.gateway().process.cpu_seconds()
+    }
+
+    /// Memory of the gateway, in KiB.
+    pub(crate) fn gateway_memory(&self) -> u64 {
+        self.gateway().process.memory()
     }
 
     pub(crate) fn servers(&self) -> Arc<Servers> {

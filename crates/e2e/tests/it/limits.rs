@@ -20,14 +20,17 @@ fn burst(wharf: &Wharf, from: [u8; 4], requests: &[Vec<u8>]) -> (Vec<Answer>, Du
     (answers, start.elapsed())
 }
 
-/// Asserts that a limit let the first `limit` through and refused the rest of the second.
-fn assert_limited(answers: &[Answer], took: Duration, limit: usize) {
+/// Asserts that a limit of this name let the first `limit` through and refused the rest of the second.
+fn assert_limited(answers: &[Answer], took: Duration, name: &str, limit: usize) {
+    let (policy, left) = (format!(r#""{name}";q={limit};w=1"#), format!(r#""{name}";r=0;t=1"#));
     let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
     assert!(took < Duration::from_secs(1), "this machine is too slow for a burst: {took:?}");
     for (index, answer) in answers.iter().enumerate() {
         assert_eq!(answer.status == 429, index >= limit, "number {} of {statuses:?}", index + 1);
         if answer.status == 429 {
             assert_eq!(answer.header("retry-after"), Some("1"), "{answer:?}");
+            assert_eq!(answer.header("ratelimit-policy"), Some(policy.as_str()), "{answer:?}");
+            assert_eq!(answer.header("ratelimit"), Some(left.as_str()), "{answer:?}");
             assert_eq!(answer.header("content-type"), Some("application/problem+json"));
         }
     }
@@ -39,7 +42,7 @@ fn the_51st_request_of_a_second_from_one_address_is_refused() {
     // The cheapest request there is, so that the burst is short.
     let knock = format!("GET {} HTTP/1.1\r\nHost: wharf\r\n\r\n", meta::PATH).into_bytes();
     let (answers, took) = burst(&wharf, [127, 0, 0, 2], &vec![knock.clone(); 70]);
-    assert_limited(&answers, took, 50);
+    assert_limited(&answers, took, "address-limit", 50);
     assert_eq!(answers[0].status, 403);
     let (others, _) = burst(&wharf, [127, 0, 0, 3], &vec![knock.clone(); 50]);
     assert!(others.iter().all(|answer| answer.status == 403), "another address goes on: {others:?}");
@@ -79,7 +82,7 @@ fn the_global_limit_counts_verified_webhooks_of_all_addresses() {
     let start = Instant::now();
     let (mut answers, _) = burst(&wharf, [127, 0, 0, 3], &vec![meta::signed(&body); 3]);
     answers.extend(burst(&wharf, [127, 0, 0, 4], &vec![meta::signed(&body); 9]).0);
-    assert_limited(&answers, start.elapsed(), 4);
+    assert_limited(&answers, start.elapsed(), "global-limit", 4);
     let metrics = wharf.metrics();
     let refused = answers.iter().filter(|answer| answer.status == 429).count() as u64;
     assert_eq!(metrics.count("wharf_ingress_requests_total", &[r#"status="429""#]), refused);
@@ -110,6 +113,6 @@ fn an_address_has_so_many_connections_and_others_still_come_in() {
     for target in ["GET /nothing", "DELETE /webhook"] {
         let knock = format!("{target} HTTP/1.1\r\nHost: wharf\r\n\r\n").into_bytes();
         let (answers, took) = burst(&wharf, [127, 0, 0, u8::try_from(target.len()).unwrap()], &vec![knock; 8]);
-        assert_limited(&answers, took, 5);
+        assert_limited(&answers, took, "address-limit", 5);
     }
 }

@@ -167,6 +167,11 @@ impl Wharf {
         self.process.cpu_seconds()
     }
 
+    /// Memory of the gateway, in KiB.
+    pub(crate) fn gateway_memory(&self) -> u64 {
+        self.process.memory()
+    }
+
     /// Whether a stop has begun.
     pub(crate) fn is_stopping(&self) -> bool {
         self.log().contains("stopping")

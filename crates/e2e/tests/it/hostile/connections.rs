@@ -144,11 +144,15 @@ fn hoard(mut stream: TcpStream) -> f64 {
     let begun = Instant::now();
     stream.set_nonblocking(true).unwrap();
     let requests = HEALTH.repeat(1000);
-    wait::until("the connection is closed", || match stream.write(&requests) {
-        Ok(_) => None,
-        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-        Err(_) => Some(begun.elapsed().as_secs_f64()),
+    wait::until("the connection is closed", || {
+        (!asks_more(&mut stream, &requests)).then_some(begun.elapsed().as_secs_f64())
     })
+}
+
+/// Writes what there is room for. False if the connection is closed.
+fn asks_more(stream: &mut TcpStream, requests: &[u8]) -> bool {
+    let written = stream.write(requests).map_err(|error| error.kind());
+    written.is_ok_and(|bytes| bytes > 0) || written == Err(ErrorKind::WouldBlock)
 }
 
 #[test]
@@ -170,5 +174,30 @@ fn a_connection_on_which_nothing_is_answered_ends() {
     });
     let used = wharf.gateway_cpu_seconds() - before;
     assert!(used <= 3, "{used} s of processor time for connections on which nothing happens");
+    survived(&mut wharf);
+}
+
+#[test]
+fn who_reads_no_answers_takes_little_memory() {
+    const CLIENTS: usize = 100;
+    const MOST_EACH: u64 = 500;
+    let requests = HEALTH.repeat(1000);
+    let mut wharf = Setup::new()
+        .set("WHARF__LISTEN__KEEP_ALIVE_SECONDS", "1")
+        .set("WHARF__INGRESS__CONNECTIONS_PER_IP", &CLIENTS.to_string())
+        .start();
+    let before = wharf.gateway_memory();
+    let mut streams: Vec<_> = (0..CLIENTS).map(|_| TcpStream::connect(wharf.public()).unwrap()).collect();
+    for stream in &streams {
+        stream.set_nonblocking(true).unwrap();
+    }
+    let mut most = before;
+    wait::until("all connections are closed", || {
+        streams.retain_mut(|stream| asks_more(stream, &requests));
+        most = most.max(wharf.gateway_memory());
+        streams.is_empty().then_some(())
+    });
+    let each = (most - before) / CLIENTS as u64;
+    assert!(each < MOST_EACH, "{each} KiB of memory for each");
     survived(&mut wharf);
 }

@@ -42,10 +42,20 @@ impl Process {
         Self { child, reader, log: log.clone(), begin }
     }
 
+    /// What the system tells of it.
+    fn told(&self, what: &str) -> String {
+        let ps = Command::new("ps").args(["-o", what, "-p", &self.child.id().to_string()]).output().unwrap();
+        String::from_utf8(ps.stdout).unwrap()
+    }
+
+    /// Memory that it has, in KiB.
+    pub(crate) fn memory(&self) -> u64 {
+        self.told("rss=").trim().parse().unwrap()
+    }
+
     /// Processor time that it has used, in seconds.
     pub(crate) fn cpu_seconds(&self) -> u64 {
-        let ps = Command::new("ps").args(["-o", "time=", "-p", &self.child.id().to_string()]).output().unwrap();
-        let time = String::from_utf8(ps.stdout).unwrap();
+        let time = self.told("time=");
         // [days-]hours:minutes:seconds[.hundredths]
         let parts = time.trim().split(['-', ':']).map(|part| part.split('.').next().unwrap().parse::<u64>().unwrap());
         parts.fold(0, |sum, part| sum * 60 + part)
