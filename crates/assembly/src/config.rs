@@ -432,6 +432,7 @@ impl Config {
         Ok(Allowance {
             keep_alive: Duration::from_secs(self.listen.keep_alive_seconds),
             connections: self.ingress.connections_per_ip.min(places() / 2),
+            handshakes: self.ingress.per_ip_limit_per_second.saturating_mul(2),
             proxies: self.trusted_proxies()?,
         })
     }

@@ -3,7 +3,7 @@
 mod connection;
 mod unread;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,13 @@ use actix_web::dev::{AppConfig, Server, ServerHandle, ServiceRequest, ServiceRes
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, Error, web};
 use anyhow::Context as _;
-use service::connections::Connections;
+use service::connections::{Connections, Place};
 use service::networks::Networks;
 use service::tls::Tls;
+use service::windows::Addresses;
 use service::{Tasks, names};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -52,6 +54,8 @@ pub(crate) struct Allowance {
     pub(crate) keep_alive: Duration,
     /// Connections of one address at once.
     pub(crate) connections: usize,
+    /// TLS connections that one address may begin in a second.
+    pub(crate) handshakes: u32,
     /// Those that may have any number.
     pub(crate) proxies: Networks,
 }
@@ -95,6 +99,8 @@ impl Listeners {
         let keep_alive = self.allowance.keep_alive;
         let door = Door {
             connections: Connections::new(self.allowance.connections, self.allowance.proxies.clone()),
+            proxies: self.allowance.proxies.clone(),
+            handshakes: tls.map(|_| Arc::new((Instant::now(), Addresses::new(self.allowance.handshakes)))),
             idle: keep_alive + HEAD_TIMEOUT,
         };
         let server = match tls.map(Tls::server_config) {
@@ -159,10 +165,25 @@ where
 #[derive(Clone)]
 struct Door {
     connections: Arc<Connections>,
+    proxies: Networks,
+    /// What is counted of TLS, since when.
+    handshakes: Option<Arc<(Instant, Addresses)>>,
     idle: Duration,
 }
 
 impl Door {
+    /// A place for a connection, if its address may have one more.
+    fn enter(&self, address: IpAddr) -> Option<Place> {
+        let place = self.connections.enter(address)?;
+        if let Some((began, handshakes)) = self.handshakes.as_deref()
+            && !self.proxies.contains(address)
+            && !handshakes.admit(address, began.elapsed())
+        {
+            return None;
+        }
+        Some(place)
+    }
+
     /// A service of connections. Those that have no place are closed before they cost a handshake or a buffer; the others
     /// become what `accept` makes of them, and are served by `http`.
     fn open<F, T>(
@@ -183,7 +204,7 @@ impl Door {
                     async move {
                         // Without an address it is gone already.
                         let Ok(peer) = stream.peer_addr() else { return Ok(()) };
-                        let Some(_place) = door.connections.enter(peer.ip()) else {
+                        let Some(_place) = door.enter(peer.ip()) else {
                             metrics::counter!(names::CONNECTIONS_REFUSED).increment(1);
                             return Ok(());
                         };

@@ -1,34 +1,24 @@
 //! Request limits in the process: per address (every request counts), global and per tenant (verified ones count).
 //!
-//! Windows of one second that begin with the first request: so many pass, the next is refused until the window ends.
-//! A smoothing limiter would let more through when requests come slowly, and "the 51st in a second" would mean nothing.
-//! Memory is bounded: under a flood from more addresses than are kept, the surplus shares one window.
+//! [`service::windows`] says how they are counted.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, RandomState};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use common::TenantId;
 use ports::admission::Others;
-use service::connections::party;
+use service::windows::{Addresses, Window};
 
-const WINDOW: Duration = Duration::from_secs(1);
-const SHARDS: usize = 32;
-/// Addresses kept in each shard.
-const ADDRESSES: usize = 4096;
-/// The address whose window the surplus shares.
-const SURPLUS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// Warnings about refused signatures per second; a flood of them is counted, not logged.
 const WARNINGS_PER_SECOND: u32 = 5;
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    addresses: [Mutex<Shard>; SHARDS],
-    per_address: u32,
+    addresses: Addresses,
     verified: Mutex<Window>,
     per_second: u32,
     /// Of `per_second`, what the other gateways leave to this one.
@@ -42,75 +32,24 @@ pub(crate) struct Limits {
     suppressed: AtomicUsize,
     buffered: AtomicUsize,
     max_buffered: usize,
-    hasher: RandomState,
 }
 
 /// Seconds after which another try may succeed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RetryAfter(pub(crate) u64);
 
-#[derive(Debug, Default)]
-struct Shard {
-    windows: HashMap<IpAddr, Window>,
-    /// When ended windows were last let go: at most once a window, so that a flood cannot make it the main work.
-    tidied: Option<Duration>,
-}
-
-impl Shard {
-    /// The window of an address, or the shared one where there is no room.
-    fn window(&mut self, ip: IpAddr, now: Duration) -> &mut Window {
-        if self.windows.len() >= ADDRESSES
-            && !self.windows.contains_key(&ip)
-            && self.tidied.is_none_or(|tidied| now >= tidied + WINDOW)
-        {
-            self.tidied = Some(now);
-            self.windows.retain(|_, window| !window.has_ended(now));
-        }
-        let room = self.windows.len() < ADDRESSES || self.windows.contains_key(&ip);
-        self.windows.entry(if room { ip } else { SURPLUS }).or_default()
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Window {
-    started: Option<Duration>,
-    count: u32,
-}
-
-impl Window {
-    fn has_ended(&self, now: Duration) -> bool {
-        self.has_lasted(WINDOW, now)
-    }
-
-    fn has_lasted(&self, length: Duration, now: Duration) -> bool {
-        self.started.is_none_or(|started| now >= started + length)
-    }
-
-    fn admit(&mut self, max: u32, now: Duration) -> Result<(), RetryAfter> {
-        self.admit_in(WINDOW, max, now)
-    }
-
-    fn admit_in(&mut self, length: Duration, max: u32, now: Duration) -> Result<(), RetryAfter> {
-        if self.has_lasted(length, now) {
-            *self = Self { started: Some(now), count: 0 };
-        }
-        if self.count >= max {
-            return Err(RetryAfter(1));
-        }
-        self.count += 1;
-        Ok(())
-    }
+fn passes(is_admitted: bool) -> Result<(), RetryAfter> {
+    is_admitted.then_some(()).ok_or(RetryAfter(1))
 }
 
 fn admit(window: &Mutex<Window>, max: u32, now: Duration) -> Result<(), RetryAfter> {
-    window.lock().unwrap_or_else(PoisonError::into_inner).admit(max, now)
+    passes(window.lock().unwrap_or_else(PoisonError::into_inner).admit(max, now))
 }
 
 impl Limits {
     pub(crate) fn new(per_address: u32, per_second: u32, max_buffered: usize) -> Self {
         Self {
-            addresses: Default::default(),
-            per_address,
+            addresses: Addresses::new(per_address),
             verified: Mutex::default(),
             per_second,
             left: AtomicU32::new(per_second),
@@ -121,16 +60,12 @@ impl Limits {
             suppressed: AtomicUsize::new(0),
             buffered: AtomicUsize::new(0),
             max_buffered,
-            hasher: RandomState::new(),
         }
     }
 
     /// Counts a request of an address. IPv6 counts by /64, the least that one party has.
     pub(crate) fn admit_ip(&self, ip: IpAddr, now: Duration) -> Result<(), RetryAfter> {
-        let key = party(ip);
-        let shard = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
-        let mut shard = self.addresses[shard].lock().unwrap_or_else(PoisonError::into_inner);
-        shard.window(key, now).admit(self.per_address, now)
+        passes(self.addresses.admit(ip, now))
     }
 
     /// Counts a verified request.
@@ -156,15 +91,15 @@ impl Limits {
     pub(crate) fn admit_tenant(&self, tenant: &TenantId, max: u32, now: Duration) -> Result<(), RetryAfter> {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
         match tenants.get_mut(tenant) {
-            Some(window) => window.admit(max, now),
-            None => tenants.entry(tenant.clone()).or_default().admit(max, now),
+            Some(window) => passes(window.admit(max, now)),
+            None => passes(tenants.entry(tenant.clone()).or_default().admit(max, now)),
         }
     }
 
     /// Whether one more webhook of this minute with a wrong signature may be kept.
     pub(crate) fn may_keep_refused(&self, max: u32, now: Duration) -> bool {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        max > 0 && refused.admit_in(Duration::from_mins(1), max, now).is_ok()
+        max > 0 && refused.admit_in(Duration::from_mins(1), max, now)
     }
 
     /// Whether a warning may be logged now; then how many were not since the last one.
@@ -211,34 +146,11 @@ impl Drop for Buffered<'_> {
 
 #[cfg(test)]
 mod tests {
+    use service::windows::SECOND;
+
     use super::*;
 
     const SLOWLY: Duration = Duration::from_millis(19);
-
-    fn ip(text: &str) -> IpAddr {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn the_51st_request_of_a_second_is_refused_however_slowly_they_come() {
-        let limits = Limits::new(50, 500, 10);
-        let mut now = Duration::ZERO;
-        for _ in 0..50 {
-            assert_eq!(limits.admit_ip(ip("192.0.2.1"), now), Ok(()));
-            now += SLOWLY;
-        }
-        assert_eq!(limits.admit_ip(ip("192.0.2.1"), now), Err(RetryAfter(1)));
-        assert_eq!(limits.admit_ip(ip("192.0.2.2"), now), Ok(()));
-        assert_eq!(limits.admit_ip(ip("192.0.2.1"), Duration::from_secs(1)), Ok(()));
-    }
-
-    #[test]
-    fn one_ipv6_network_is_one_address() {
-        let limits = Limits::new(1, 1, 10);
-        assert!(limits.admit_ip(ip("2001:db8::1"), Duration::ZERO).is_ok());
-        assert!(limits.admit_ip(ip("2001:db8::2"), Duration::ZERO).is_err());
-        assert!(limits.admit_ip(ip("2001:db8:0:1::1"), Duration::ZERO).is_ok());
-    }
 
     #[test]
     fn what_other_gateways_take_is_not_left_but_an_equal_share_is() {
@@ -247,7 +159,7 @@ mod tests {
         let mut pass = |gateways, taken| {
             windows += 1;
             limits.leave_to(Others { gateways, taken });
-            (0..200).filter(|_| limits.admit_verified(WINDOW * windows).is_ok()).count()
+            (0..200).filter(|_| limits.admit_verified(SECOND * windows).is_ok()).count()
         };
         assert_eq!((pass(0, 0), pass(1, 20), pass(1, 45), pass(2, 80), pass(2, 1000)), (90, 70, 45, 30, 30));
         assert_eq!((pass(1000, 1000), pass(0, 0)), (1, 90));
@@ -261,21 +173,9 @@ mod tests {
         assert!(limits.admit_tenant(&one, 1, Duration::ZERO).is_ok());
         assert_eq!(limits.admit_tenant(&one, 1, SLOWLY), Err(RetryAfter(1)));
         assert!(limits.admit_tenant(&other, 1, SLOWLY).is_ok());
-        assert!(limits.admit_tenant(&one, 1, WINDOW).is_ok());
-        let kept = (0..120).filter(|second| limits.may_keep_refused(2, WINDOW * *second)).count();
-        assert_eq!((kept, limits.may_keep_refused(0, WINDOW * 200)), (4, false));
-    }
-
-    #[test]
-    fn memory_is_bounded_under_a_flood_of_addresses() {
-        let limits = Limits::new(1, 1, 10);
-        for n in 0..300_000_u32 {
-            let _ = limits.admit_ip(IpAddr::V4(n.into()), Duration::ZERO);
-        }
-        let kept: usize = limits.addresses.iter().map(|shard| shard.lock().unwrap().windows.len()).sum();
-        assert!(kept <= SHARDS * (ADDRESSES + 1), "{kept}");
-        let later = WINDOW;
-        assert!(limits.admit_ip(ip("192.0.2.1"), later).is_ok());
+        assert!(limits.admit_tenant(&one, 1, SECOND).is_ok());
+        let kept = (0..120).filter(|second| limits.may_keep_refused(2, SECOND * *second)).count();
+        assert_eq!((kept, limits.may_keep_refused(0, SECOND * 200)), (4, false));
     }
 
     #[test]

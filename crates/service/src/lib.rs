@@ -1,5 +1,5 @@
 //! What surrounds any process: layered configuration, logs and metrics, health, tasks and an orderly stop. And what
-//! surrounds a listener: TLS, networks, proxies.
+//! surrounds a listener: TLS, networks, proxies, limits.
 //!
 //! Nothing here knows a webhook.
 
@@ -16,5 +16,6 @@ pub mod retry;
 pub mod stop;
 pub mod telemetry;
 pub mod tls;
+pub mod windows;
 
 pub use stop::Tasks;

@@ -81,7 +81,10 @@ pub const SPAN_BATCH: &str = "normalize";
 pub fn describe() {
     describe_counter!(REQUESTS, "Webhook requests by provider, status and signature check.");
     describe_histogram!(ANSWER_SECONDS, Unit::Seconds, "From the last byte of a webhook to its answer.");
-    describe_counter!(CONNECTIONS_REFUSED, "Connections closed at once: their address had all of its places.");
+    describe_counter!(
+        CONNECTIONS_REFUSED,
+        "Connections closed at once: their address had all of its places, or began too much TLS."
+    );
     describe_counter!(HANDSHAKES_FAILED, "TLS handshakes that came to nothing, by reason.");
     describe_counter!(UPDATES, "Updates by what admission said.");
     describe_counter!(ENVELOPES, "Envelopes published, by disposition.");

@@ -156,6 +156,24 @@ fn connections_that_never_begin_tls_keep_nobody_out() {
 }
 
 #[test]
+fn an_address_begins_so_many_handshakes_in_a_second_and_others_theirs() {
+    const REQUESTS: usize = 10;
+    let own = authority();
+    let (setup, _) = shows(&own);
+    let wharf = setup.set("WHARF__INGRESS__PER_IP_LIMIT_PER_SECOND", &REQUESTS.to_string()).start();
+    let began = Instant::now();
+    let mut connections: Vec<_> =
+        (0..REQUESTS * 3).map(|_| Connection::open_from([127, 0, 0, 2].into(), wharf.public())).collect();
+    assert!(began.elapsed() < Duration::from_secs(1), "this machine is too slow for a burst: {:?}", began.elapsed());
+    let closed = connections.split_off(REQUESTS * 2);
+    for mut connection in closed {
+        assert!(connection.answer().is_none(), "closed without a handshake");
+    }
+    assert_eq!(wharf.metrics().count("wharf_connections_refused_total", &[]), REQUESTS as u64);
+    assert_eq!(send(wharf.public(), &own, None).unwrap(), "HTTP/1.1 200 OK");
+}
+
+#[test]
 fn what_is_refused_without_tls_is_refused_with_it() {
     let own = authority();
     let (setup, _) = shows(&own);
