@@ -195,14 +195,14 @@ pub(crate) async fn guard(
     if !route.scopes.contains(&caller.scope) {
         if let Some(action) = action {
             // An attempt; what is refused needs no trace to be refused.
-            write_down(&state, &Action { status: Some(StatusCode::FORBIDDEN.as_u16()), ..action }).await;
+            write_down(&state, &[Action { status: Some(StatusCode::FORBIDDEN.as_u16()), ..action }]).await;
         }
         let problem = Problem::forbidden("this token's scope does not open this");
         return Ok(request.into_response(problem.error_response()));
     }
     request.extensions_mut().insert(caller);
     let Some(action) = action else { return Ok(next.call(request).await?.map_into_boxed_body()) };
-    if let Err(error) = state.tokens.stored.begin_action(&action).await {
+    if let Err(error) = state.tokens.stored.begin_actions(std::slice::from_ref(&action)).await {
         // What leaves no trace is not done.
         return Ok(request.into_response(Problem::unavailable(&error).error_response()));
     }
@@ -213,17 +213,20 @@ pub(crate) async fn guard(
         tracing::warn!(error = &error as &dyn std::error::Error, action = %action.id, "how an action ended is not recorded");
     }
     let own = action.tenant.as_ref().or(done.tenant.as_ref());
-    for (tenant, details) in log.others(own) {
+    let others = log.others(own).into_iter().map(|(tenant, details)| {
         let (id, target) = (Uuid::now_v7(), action.target.clone().or_else(|| done.target.clone()));
-        let theirs = Action { id, target, details, tenant: Some(tenant), status: Some(status), ..action.clone() };
-        write_down(&state, &theirs).await;
-    }
+        Action { id, target, details, tenant: Some(tenant), status: Some(status), ..action.clone() }
+    });
+    write_down(&state, &others.collect::<Vec<_>>()).await;
     Ok(response)
 }
 
-async fn write_down(state: &State, action: &Action) {
-    if let Err(error) = state.tokens.stored.begin_action(action).await {
-        tracing::warn!(error = &error as &dyn std::error::Error, action = action.action, "an action is not recorded");
+/// Writes down what is over, all of one request.
+async fn write_down(state: &State, actions: &[Action]) {
+    let Some(first) = actions.first() else { return };
+    if let Err(error) = state.tokens.stored.begin_actions(actions).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, action = first.action, actions = actions.len(), "actions are not recorded");
     }
 }
 

@@ -4,7 +4,7 @@
 //! It is collected while the request is handled; whoever handles it adds what he knows.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use common::TenantId;
@@ -88,13 +88,14 @@ impl Log {
 
     /// What other tenants must find among what concerns them.
     pub(crate) fn others(&self, own: Option<&TenantId>) -> Vec<(TenantId, Option<String>)> {
-        let all: BTreeSet<_> = self.changes.iter().flat_map(|change| &change.tenants).collect();
-        let others = all.into_iter().filter(|tenant| Some(*tenant) != own).take(MAX_TENANTS);
-        let of = |tenant: &TenantId| {
-            let theirs = self.changes.iter().filter(|change| change.tenants.contains(tenant));
-            joined(theirs.map(|change| change.text.as_str()))
-        };
-        others.map(|tenant| (tenant.clone(), of(tenant))).collect()
+        let mut all: BTreeMap<&TenantId, Vec<&str>> = BTreeMap::new();
+        for change in &self.changes {
+            for tenant in change.tenants.iter().filter(|tenant| Some(*tenant) != own) {
+                all.entry(tenant).or_default().push(&change.text);
+            }
+        }
+        let others = all.into_iter().take(MAX_TENANTS);
+        others.map(|(tenant, texts)| (tenant.clone(), joined(texts.into_iter()))).collect()
     }
 }
 

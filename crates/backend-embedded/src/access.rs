@@ -12,6 +12,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite, query::Query};
 use uuid::Uuid;
 
+use crate::insert::{Rows, Values};
 use crate::sqlite::{Database, unavailable};
 
 /// See the module's documentation.
@@ -89,22 +90,32 @@ impl Access for SqliteAccess {
         self.write(statement).await
     }
 
-    async fn begin_action(&self, action: &Action) -> Result<(), Unavailable> {
-        let statement = sqlx::query(
-            "INSERT INTO actions (id, at, token, actor, action, target, tenant, source_ip, status, details) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-        )
-        .bind(action.id.as_bytes().to_vec())
-        .bind(action.at.as_millis())
-        .bind(action.token.map(|id| id.as_bytes().to_vec()))
-        .bind(action.actor.clone())
-        .bind(action.action.clone())
-        .bind(action.target.clone())
-        .bind(action.tenant.as_ref().map(|tenant| tenant.as_str().to_owned()))
-        .bind(action.source_ip.to_string())
-        .bind(action.status)
-        .bind(action.details.clone());
-        self.write(statement).await.map(|_| ())
+    async fn begin_actions(&self, actions: &[Action]) -> Result<(), Unavailable> {
+        const ACTIONS: Rows = Rows {
+            head: "INSERT INTO actions (id, at, token, actor, action, target, tenant, source_ip, status, details) \
+                   SELECT * FROM",
+            columns: 10,
+            tail: "WHERE column1 IS NOT NULL ON CONFLICT (id) DO NOTHING",
+        };
+        let values = |action: &Action, values: &mut Values| {
+            values.push(action.id.as_bytes().to_vec());
+            values.push(action.at.as_millis());
+            values.push(action.token.map(|id| id.as_bytes().to_vec()));
+            values.push(action.actor.clone());
+            values.push(action.action.clone());
+            values.push(action.target.clone());
+            values.push(action.tenant.as_ref().map(|tenant| tenant.as_str().to_owned()));
+            values.push(action.source_ip.to_string());
+            values.push(action.status);
+            values.push(action.details.clone());
+        };
+        if actions.is_empty() {
+            return Ok(());
+        }
+        let mut writer = self.database.writer().await?;
+        let mut transaction = writer.begin().await?;
+        ACTIONS.execute(&mut transaction, actions, values).await.map_err(unavailable)?;
+        transaction.commit().await.map_err(unavailable)
     }
 
     async fn finish_action(&self, id: Uuid, status: u16, done: &Done) -> Result<(), Unavailable> {

@@ -28,6 +28,7 @@ macro_rules! access_contract {
             the_tokens_of_a_tenant_are_revoked_together,
             tokens_survive_a_restart,
             an_action_is_there_before_it_ends,
+            many_actions_are_written_at_once,
             actions_are_listed_newest_first_in_pages,
             actions_are_found_by_tenant,
         );
@@ -163,7 +164,7 @@ pub async fn an_action_is_there_before_it_ends<H: Harness>() {
     let scene = Scene::<H>::open().await;
     let (one, two) = (action(1, Some("acme")), action(2, None));
     for each in [&one, &two, &one] {
-        scene.access().begin_action(each).await.unwrap();
+        scene.access().begin_actions(std::slice::from_ref(each)).await.unwrap();
     }
     assert_eq!(listed(&scene, all()).await, [two.clone(), one.clone()]);
     let text = |text: &str| Some(text.to_owned());
@@ -171,17 +172,36 @@ pub async fn an_action_is_there_before_it_ends<H: Harness>() {
     for (id, status) in [(one.id, 204), (two.id, 201)] {
         scene.access().finish_action(id, status, &done).await.unwrap();
     }
-    scene.access().begin_action(&one).await.unwrap();
+    scene.access().begin_actions(std::slice::from_ref(&one)).await.unwrap();
     let scene = scene.restart().await;
     let one = Action { details: done.details.clone(), ..one };
     let two = Action { status: Some(201), target: done.target, details: done.details, tenant: done.tenant, ..two };
     assert_eq!(listed(&scene, all()).await, [two, Action { status: Some(204), ..one }]);
 }
 
+/// More than fit into one statement; some of them are there already, or come twice.
+pub async fn many_actions_are_written_at_once<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    scene.access().begin_actions(&[]).await.unwrap();
+    let numbered = |n: u128| {
+        let (id, target) = (Uuid::from_u128(n), n.is_multiple_of(3).then(|| format!("target {n}")));
+        let status = n.is_multiple_of(5).then_some(403);
+        Action { id, target, status, details: Some(n.to_string()), ..action(1, n.is_multiple_of(2).then_some("acme")) }
+    };
+    let known = Action { details: Some("known".to_owned()), ..numbered(7) };
+    scene.access().begin_actions(std::slice::from_ref(&known)).await.unwrap();
+    let mut many: Vec<Action> = (1..=1000).map(numbered).collect();
+    many.push(Action { details: Some("again".to_owned()), ..numbered(8) });
+    scene.access().begin_actions(&many).await.unwrap();
+    let mut expected: Vec<Action> = many[..1000].iter().rev().cloned().collect();
+    expected[1000 - 7] = known;
+    assert_eq!(listed(&scene, ActionFilter { limit: 2000, ..all() }).await, expected);
+}
+
 pub async fn actions_are_listed_newest_first_in_pages<H: Harness>() {
     let scene = Scene::<H>::open().await;
     for n in [2, 5, 1, 4, 3] {
-        scene.access().begin_action(&action(n, None)).await.unwrap();
+        scene.access().begin_actions(&[action(n, None)]).await.unwrap();
     }
     let mut before = None;
     let mut seen = Vec::new();
@@ -198,7 +218,7 @@ pub async fn actions_are_listed_newest_first_in_pages<H: Harness>() {
 pub async fn actions_are_found_by_tenant<H: Harness>() {
     let scene = Scene::<H>::open().await;
     for (n, owner) in [(1, Some("acme")), (2, Some("globex")), (3, None), (4, Some("acme"))] {
-        scene.access().begin_action(&action(n, owner)).await.unwrap();
+        scene.access().begin_actions(&[action(n, owner)]).await.unwrap();
     }
     let of = async |owner: &str| {
         let found = listed(&scene, ActionFilter { tenant: Some(tenant(owner)), ..all() }).await;

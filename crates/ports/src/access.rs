@@ -50,8 +50,8 @@ pub trait Access: Send + Sync {
     /// Revokes all tokens of a tenant; returns how many were not revoked before.
     async fn revoke_tokens_of(&self, tenant: &TenantId, at: Timestamp) -> Result<u64, Unavailable>;
 
-    /// Writes an action down before it is done. Idempotent by its id.
-    async fn begin_action(&self, action: &Action) -> Result<(), Unavailable>;
+    /// Writes actions down, before they are done: all of them or none. Idempotent by their ids.
+    async fn begin_actions(&self, actions: &[Action]) -> Result<(), Unavailable>;
 
     /// Says how an action ended, and what of it was not known before.
     async fn finish_action(&self, id: Uuid, status: u16, done: &Done) -> Result<(), Unavailable>;

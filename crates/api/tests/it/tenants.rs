@@ -408,6 +408,26 @@ async fn the_log_says_what_was_changed_for_each_tenant_that_it_concerns() {
 }
 
 #[actix_web::test]
+async fn what_concerns_many_tenants_is_written_down_at_once() {
+    let world = two_tenants().await;
+    let import = json!({
+        "tenants": (0..1200).map(|n| json!({"id": format!("t{n:04}")})).collect::<Vec<_>>(),
+        "numbers": (0..1200).map(|n| {
+            json!({"phone_number_id": format!("1{n:04}"), "app": "main", "tenant": format!("t{n:04}")})
+        }).collect::<Vec<_>>(),
+    });
+    let writes = || world.access.0.faults().calls(port_contracts::Operation::WriteAccess);
+    let before = writes();
+    assert_eq!(call(&world, Method::POST, "/v1/directory/import", import).await.status, 200);
+    assert_eq!(writes() - before, 3, "before it is done, how it ended, and all that it concerns");
+    let rows = told(&world, 2000, None).await;
+    assert_eq!(rows.iter().filter(|row| row[1].as_ref().is_some_and(|tenant| tenant.starts_with('t'))).count(), 1000);
+    let last = rows.last().unwrap().clone().map(Option::unwrap);
+    assert_eq!(last[1], "t0999");
+    assert!(last[2].starts_with("tenant t0999: registered; number 10999: nobody -> t0999 from"), "{last:?}");
+}
+
+#[actix_web::test]
 async fn what_a_token_may_not_do_is_written_down_as_an_attempt() {
     let world = two_tenants().await;
     let bearer = token(&world, Scope::Operator, None).await;

@@ -66,9 +66,12 @@ impl Access for MemoryBackend {
         self.faults().run(Operation::WriteAccess, work).await
     }
 
-    async fn begin_action(&self, action: &Action) -> Result<(), Unavailable> {
+    async fn begin_actions(&self, actions: &[Action]) -> Result<(), Unavailable> {
         let work = || {
-            self.access_rows().actions.entry(action.id).or_insert_with(|| action.clone());
+            let mut kept = self.access_rows();
+            for action in actions {
+                kept.actions.entry(action.id).or_insert_with(|| action.clone());
+            }
         };
         self.faults().run(Operation::WriteAccess, work).await
     }
