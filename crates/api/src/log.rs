@@ -13,6 +13,8 @@ use ports::access::Done;
 
 /// The longest text about changes that is kept, in characters.
 const MAX_DETAILS: usize = 2000;
+/// Characters of a name that are kept.
+const MAX_NAME: usize = 64;
 /// Tenants that one request's changes are written down for, beside its own. An import may concern more.
 const MAX_TENANTS: usize = 1000;
 
@@ -145,12 +147,17 @@ fn of_tenant(before: &Tenant, after: &Tenant) -> Vec<String> {
         parts.push(format!("{} -> {}", before.status.as_str(), after.status.as_str()));
     }
     if before.name != after.name {
-        parts.push("renamed".to_owned());
+        parts.push(format!("renamed {} -> {}", quoted(before.name.as_deref()), quoted(after.name.as_deref())));
     }
     if before.data_keys != after.data_keys {
         parts.push("keys".to_owned());
     }
     parts
+}
+
+/// A name, or its beginning. What it holds can be taken for nothing else of the text.
+fn quoted(name: Option<&str>) -> String {
+    name.map_or_else(|| "none".to_owned(), |name| format!("{:?}", name.chars().take(MAX_NAME).collect::<String>()))
 }
 
 fn of_app(before: &App, after: &App) -> Vec<String> {

@@ -383,7 +383,7 @@ async fn the_log_says_what_was_changed_for_each_tenant_that_it_concerns() {
     let line = |all: [&str; 3]| all.map(|text| Some(text.to_owned()).filter(|text| !text.is_empty()));
     let moved = "number 777: acme -> globex from 2026-01-02T03:04:05Z";
     let expected = [
-        line(["acme", "acme", "tenant acme: active -> paused, renamed"]),
+        line(["acme", "acme", "tenant acme: active -> paused, renamed \"A name\" -> \"Other\""]),
         line(["777", "globex", moved]),
         line(["777", "acme", moved]),
         line(["main", "", "app main: default true -> false"]),
@@ -401,6 +401,10 @@ async fn the_log_says_what_was_changed_for_each_tenant_that_it_concerns() {
     let (of_acme, of_third) = (all[1][2].as_deref().unwrap(), all[2][2].as_deref().unwrap());
     assert!(of_acme.starts_with("number 2: nobody -> acme from") && !of_acme.contains("third"), "{of_acme}");
     assert!(of_third.contains("tenant third") && !of_third.contains("acme"), "{of_third}");
+
+    put("/api/tenants/third", json!({"name": format!("\"{}", "ü".repeat(100))})).await;
+    let renamed = told(&world, 1, None).await[0][2].clone().unwrap();
+    assert_eq!(renamed, format!("tenant third: renamed none -> \"\\\"{}\"", "ü".repeat(63)));
 
     call(&world, Method::POST, "/api/apps/main/secrets", json!({"secret": "fedcba9876543210"})).await;
     let rotated = told(&world, 1, None).await[0][2].clone().unwrap();
