@@ -5,6 +5,7 @@
 //! and unknown paths tell nothing to strangers. Beside the tokens that are stored there is one of the configuration,
 //! with the scope of an admin: with it the first ones are made.
 
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -36,10 +37,14 @@ const MAX_REMEMBERED: u64 = 10_000;
 /// A token that was valid within this time is looked up whatever comes from its address: others there, behind the same
 /// proxy, must not lock it out.
 const TRUSTED: Duration = Duration::from_hours(24);
-/// Refused requests of one address within a minute before its unknown tokens are not even looked up.
+/// Refused requests of one address within [`FAILURES_FOR`] before its unknown tokens are not even looked up.
 const MAX_FAILURES: u32 = 30;
+/// What one token may try that its scope does not open within [`FAILURES_FOR`] before that is no longer written down:
+/// a token of the least scope must not fill the log.
+const MAX_ATTEMPTS: u32 = 60;
 const FAILURES_FOR: Duration = Duration::from_mins(1);
-const MAX_ADDRESSES: u64 = 10_000;
+/// Addresses, and tokens, whose failures are counted at once.
+const MAX_COUNTED: u64 = 10_000;
 /// The longest part of a path that is written down as what something was done to.
 const MAX_TARGET: usize = 64;
 
@@ -53,7 +58,46 @@ pub(crate) struct Tokens {
     admin: Option<TokenHash>,
     known: Cache<TokenHash, Option<Arc<Token>>>,
     trusted: Cache<TokenHash, ()>,
-    failures: Cache<IpAddr, Arc<AtomicU32>>,
+    failures: Failures<IpAddr>,
+    /// By token; `None` is the configuration's.
+    attempts: Failures<Option<Uuid>>,
+}
+
+/// What went wrong within [`FAILURES_FOR`] of the first time, for each of those who did it.
+struct Failures<K> {
+    counts: Cache<K, Arc<AtomicU32>>,
+    max: u32,
+}
+
+/// How often somebody failed before this time.
+#[derive(PartialEq, Eq)]
+enum Failed {
+    Never,
+    Seldom,
+    /// As often as he may: for the first time more than that.
+    Enough,
+    TooOften,
+}
+
+impl<K: Hash + Eq + Send + Sync + 'static> Failures<K> {
+    fn new(max: u32) -> Self {
+        Self { counts: Cache::builder().max_capacity(MAX_COUNTED).time_to_live(FAILURES_FOR).build(), max }
+    }
+
+    /// Whether as many are counted as may be.
+    fn are_too_many(&self, of: &K) -> bool {
+        self.counts.get(of).is_some_and(|count| count.load(Ordering::Relaxed) >= self.max)
+    }
+
+    /// Counts one more.
+    fn count(&self, of: K) -> Failed {
+        match self.counts.get_with(of, Arc::default).fetch_add(1, Ordering::Relaxed) {
+            0 => Failed::Never,
+            before if before < self.max => Failed::Seldom,
+            before if before == self.max => Failed::Enough,
+            _ => Failed::TooOften,
+        }
+    }
 }
 
 /// Why a request was not let in.
@@ -71,7 +115,8 @@ impl Tokens {
             admin: (!admin.is_empty()).then(|| TokenHash::of(admin.as_bytes())),
             known: Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(REMEMBERED).build(),
             trusted: Cache::builder().max_capacity(MAX_REMEMBERED).time_to_idle(TRUSTED).build(),
-            failures: Cache::builder().max_capacity(MAX_ADDRESSES).time_to_live(FAILURES_FOR).build(),
+            failures: Failures::new(MAX_FAILURES),
+            attempts: Failures::new(MAX_ATTEMPTS),
         }
     }
 
@@ -89,7 +134,9 @@ impl Tokens {
         }
         let token = match self.known.get(&hash) {
             Some(known) => known,
-            None if self.must_wait(from) && !self.trusted.contains_key(&hash) => return Err(Stranger::TooMany),
+            None if self.failures.are_too_many(&from) && !self.trusted.contains_key(&hash) => {
+                return Err(Stranger::TooMany);
+            }
             None => {
                 let found = self.stored.find_token(hash).await.map_err(|error| Stranger::Problem(error.into()))?;
                 let found = found.map(Arc::new);
@@ -104,18 +151,22 @@ impl Tokens {
         Ok(Caller { token: Some(token.id), name: token.name.clone(), scope: token.scope, tenant: token.tenant.clone() })
     }
 
-    fn must_wait(&self, from: IpAddr) -> bool {
-        self.failures.get(&from).is_some_and(|count| count.load(Ordering::Relaxed) >= MAX_FAILURES)
-    }
-
     fn failed(&self, from: IpAddr) -> Stranger {
-        let count = self.failures.get_with(from, Arc::default).fetch_add(1, Ordering::Relaxed);
-        match count {
-            0 => tracing::warn!(client.address = %from, "an API request without a valid token"),
-            MAX_FAILURES => tracing::warn!(client.address = %from, "more of them; this address has to wait"),
-            _ => {}
+        match self.failures.count(from) {
+            Failed::Never => tracing::warn!(client.address = %from, "an API request without a valid token"),
+            Failed::Enough => tracing::warn!(client.address = %from, "more of them; this address has to wait"),
+            Failed::Seldom | Failed::TooOften => {}
         }
         Stranger::Unauthorized
+    }
+
+    /// Counts what a token tries that is not open to it; whether that may be written down.
+    fn tried(&self, caller: &Caller) -> bool {
+        let failed = self.attempts.count(caller.token);
+        if failed == Failed::Enough {
+            tracing::warn!(token = caller.name, "a token tries much that its scope does not open; it has to wait");
+        }
+        matches!(failed, Failed::Never | Failed::Seldom)
     }
 }
 
@@ -176,7 +227,9 @@ pub(crate) async fn guard(
         Err(stranger) => {
             let problem = match stranger {
                 Stranger::Unauthorized => Problem::unauthorized(),
-                Stranger::TooMany => Problem::too_many(FAILURES_FOR),
+                Stranger::TooMany => {
+                    Problem::too_many("too many requests with unknown tokens come from this address", FAILURES_FOR)
+                }
                 Stranger::Problem(problem) => problem,
             };
             return Ok(request.into_response(problem.error_response()));
@@ -194,6 +247,10 @@ pub(crate) async fn guard(
     };
     if !route.scopes.contains(&caller.scope) {
         if let Some(action) = action {
+            if !state.tokens.tried(&caller) {
+                let problem = Problem::too_many("this token tried too much that its scope does not open", FAILURES_FOR);
+                return Ok(request.into_response(problem.error_response()));
+            }
             // An attempt; what is refused needs no trace to be refused.
             write_down(&state, &[Action { status: Some(StatusCode::FORBIDDEN.as_u16()), ..action }]).await;
         }

@@ -86,9 +86,8 @@ impl Problem {
         Self::with_detail(StatusCode::FORBIDDEN, detail)
     }
 
-    /// Too many requests without a valid token; after this time they are looked at again.
-    pub(crate) fn too_many(wait: Duration) -> Self {
-        let detail = "too many requests with unknown tokens come from this address";
+    /// Too many requests of a kind; after this time they are looked at again.
+    pub(crate) fn too_many(detail: &'static str, wait: Duration) -> Self {
         Self { retry_after: Some(wait.as_secs()), ..Self::with_detail(StatusCode::TOO_MANY_REQUESTS, detail) }
     }
 

@@ -441,6 +441,35 @@ async fn what_a_token_may_not_do_is_written_down_as_an_attempt() {
     assert_eq!((&*actions[0].action, actions[0].status), ("POST /api/tokens", Some(403)));
 }
 
+#[actix_web::test]
+async fn a_token_fills_no_log_with_what_it_may_not_do() {
+    use actix_web::App;
+    use actix_web::test::{TestRequest, call_service, init_service};
+
+    let world = two_tenants().await;
+    let one = token(&world, Scope::TenantSender, Some("acme")).await;
+    let two = token(&world, Scope::TenantSender, Some("acme")).await;
+    let service = init_service(App::new().configure(api::routes(world.deps()))).await;
+    let status = async |bearer: &str, request: TestRequest| {
+        let response = call_service(&service, request.insert_header(("authorization", bearer)).to_request()).await;
+        let wait = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
+        (response.status().as_u16(), wait)
+    };
+    let attempt = || TestRequest::post().uri("/api/tokens");
+    let before = told(&world, 1000, None).await.len();
+    for _ in 0..60 {
+        assert_eq!(status(&one, attempt()).await, (403, None));
+    }
+    for _ in 0..3 {
+        assert_eq!(status(&one, attempt()).await, (429, Some("60".to_owned())));
+    }
+    assert_eq!(told(&world, 1000, None).await.len() - before, 60);
+    assert_eq!(status(&one, TestRequest::get().uri("/api/tokens/self")).await.0, 200, "what is open to it stays open");
+    assert_eq!(status(&one, TestRequest::get().uri("/api/tokens")).await.0, 403, "of this nothing is written down");
+    assert_eq!(status(&two, attempt()).await.0, 403);
+    assert_eq!(told(&world, 1000, None).await.len() - before, 61);
+}
+
 /// A directory in which a tenant leaves just after somebody looked.
 struct LeavesAfterALook {
     world: Arc<World>,
