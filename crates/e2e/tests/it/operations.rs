@@ -18,7 +18,6 @@ const OTHER_PROVIDERS: &str = r#"
 id = "texts"
 provider = "twilio"
 secrets = ["e2e-auth-token-0123456789abcdef"]
-verify_tokens = []
 account = "AC00000000000000000000000000000003"
 public_url = "https://hooks.example.com"
 
@@ -26,7 +25,6 @@ public_url = "https://hooks.example.com"
 id = "ours"
 provider = "generic"
 secrets = ["e2e-generic-secret-0123456789abcdef"]
-verify_tokens = []
 
 [[numbers]]
 phone_number_id = "+15551230001"
