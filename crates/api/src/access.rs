@@ -29,6 +29,7 @@ use service::networks::Networks;
 use uuid::Uuid;
 
 use crate::problem::Problem;
+use crate::routes::ApiRoute;
 use crate::{State, log};
 
 /// A token that was looked up is known for so long: a revocation by another process takes effect within it.
@@ -241,7 +242,7 @@ pub(crate) async fn guard(
         // Nothing is here, or another method is.
         return Ok(next.call(request).await?.map_into_boxed_body());
     };
-    let action = match route.is_logged.then(|| action(&state, &request, &caller, from, &pattern)).transpose() {
+    let action = match route.is_logged.then(|| action(&state, &request, &caller, from, route)).transpose() {
         Ok(action) => action,
         Err(problem) => return Ok(request.into_response(problem.error_response())),
     };
@@ -304,11 +305,12 @@ fn action(
     request: &ServiceRequest,
     caller: &Caller,
     source_ip: IpAddr,
-    pattern: &str,
+    route: &ApiRoute,
 ) -> Result<Action, Problem> {
+    let pattern = route.pattern.as_str();
     // Before the handler is found the framework does not know them.
     let of_path = |name: &str| match parameter(pattern, request.path(), name) {
-        Some(text) => decoded(text).map(Some).ok_or_else(Problem::not_found),
+        Some(text) => decoded(text).map(Some).ok_or_else(route.unnamed),
         None => Ok(None),
     };
     let (tenant, target) = (of_path("tenant")?, of_path("id")?.or(of_path("number")?));

@@ -134,6 +134,11 @@ impl Problem {
         Self { retry_after: Some(1), ..problem }
     }
 
+    /// A part of the path cannot be what its route asks for.
+    pub(crate) fn wrong_part(name: &'static str, message: &'static str) -> Self {
+        Self { detail: Some(message.into()), ..Self::invalid(vec![FieldError::new(name, message)]) }
+    }
+
     /// A mistake of ours. What is known of it has been logged.
     pub(crate) fn internal(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::with_detail(StatusCode::INTERNAL_SERVER_ERROR, detail)

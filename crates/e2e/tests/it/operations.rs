@@ -267,6 +267,10 @@ fn what_commands_are_refused_says_why() {
     assert!(unsure.code != Some(0) && unsure.stderr.contains("--yes"), "{unsure:?}");
     let missing = run(&wharf, &["raw", "show", "wharf:raw/00000000-0000-0000-0000-000000000000"]);
     assert!(missing.stderr.contains("404"), "{missing:?}");
+    for wrong in ["nonsense", "wharf:raw/nonsense", "what is it"] {
+        let refused = run(&wharf, &["raw", "show", wrong]);
+        assert!(refused.stderr.contains("422") && refused.stderr.contains("wharf:raw/<envelope id>"), "{refused:?}");
+    }
     let listed = done(&wharf, &["tenants", "list", "--waba", WABA]);
     assert_eq!(listed.trim(), "none", "a wildcard owns no account");
 }
