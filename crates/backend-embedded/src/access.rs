@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use common::access::{Action, Scope, Token, TokenHash};
 use common::{TenantId, Timestamp};
 use ports::Unavailable;
-use ports::access::{Access, ActionFilter, Done};
+use ports::access::{Access, ActionFilter, Done, TokenFilter};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite, query::Query};
 use uuid::Uuid;
@@ -65,10 +65,12 @@ impl Access for SqliteAccess {
         row.as_ref().map(token).transpose()
     }
 
-    async fn tokens(&self, tenant: Option<&TenantId>) -> Result<Vec<Token>, Unavailable> {
-        let all = format!("{TOKEN} WHERE ?1 IS NULL OR tenant = ?1 ORDER BY id DESC");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(all))
-            .bind(tenant.map(TenantId::as_str))
+    async fn tokens(&self, filter: &TokenFilter) -> Result<Vec<Token>, Unavailable> {
+        let page = "WHERE (?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3";
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{TOKEN} {page}")))
+            .bind(filter.tenant.as_ref().map(TenantId::as_str))
+            .bind(filter.before.map(|id| id.as_bytes().to_vec()))
+            .bind(filter.limit)
             .fetch_all(&self.database.readers)
             .await
             .map_err(unavailable)?;

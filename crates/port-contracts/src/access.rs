@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::Timestamp;
 use common::access::{Action, Scope, Token, TokenHash};
-use ports::access::{ActionFilter, Done};
+use ports::access::{ActionFilter, Done, TokenFilter};
 use uuid::Uuid;
 
 use crate::clock::START;
@@ -22,6 +22,7 @@ macro_rules! access_contract {
             a_token_comes_back_as_it_was_added,
             adding_a_token_again_changes_nothing,
             tokens_are_listed_newest_first_and_by_tenant,
+            tokens_are_listed_in_pages,
             a_revoked_token_is_found_and_says_so,
             the_first_revocation_counts,
             revoking_what_is_not_there_says_so,
@@ -104,11 +105,33 @@ pub async fn tokens_are_listed_newest_first_and_by_tenant<H: Harness>() {
     let scene = Scene::<H>::open().await;
     let (one, two, three) =
         (add(&scene, 1, Some("acme")).await, add(&scene, 2, None).await, add(&scene, 3, Some("globex")).await);
-    let access = scene.access();
-    assert_eq!(access.tokens(None).await.unwrap(), [three.clone(), two, one.clone()]);
-    assert_eq!(access.tokens(Some(&tenant("acme"))).await.unwrap(), [one]);
-    assert_eq!(access.tokens(Some(&tenant("globex"))).await.unwrap(), [three]);
-    assert_eq!(access.tokens(Some(&tenant("nobody"))).await.unwrap(), []);
+    let of = async |owner: Option<&str>| {
+        let filter = TokenFilter { tenant: owner.map(tenant), before: None, limit: 100 };
+        scene.access().tokens(&filter).await.unwrap()
+    };
+    assert_eq!(of(None).await, [three.clone(), two, one.clone()]);
+    assert_eq!(of(Some("acme")).await, [one]);
+    assert_eq!(of(Some("globex")).await, [three]);
+    assert_eq!(of(Some("nobody")).await, []);
+}
+
+pub async fn tokens_are_listed_in_pages<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    for n in [2, 7, 1, 6, 5, 3, 4] {
+        add(&scene, n, (n != 4).then_some("acme")).await;
+    }
+    for (owner, expected) in [(None, &[7, 6, 5, 4, 3, 2, 1][..]), (Some("acme"), &[7, 6, 5, 3, 2, 1])] {
+        let mut filter = TokenFilter { tenant: owner.map(tenant), before: None, limit: 2 };
+        let mut seen = Vec::new();
+        loop {
+            let page = scene.access().tokens(&filter).await.unwrap();
+            let Some(last) = page.last() else { break };
+            assert!(page.len() <= 2);
+            filter.before = Some(last.id);
+            seen.extend(page.iter().map(|each| each.id.as_u128()));
+        }
+        assert_eq!(seen, expected);
+    }
 }
 
 pub async fn a_revoked_token_is_found_and_says_so<H: Harness>() {

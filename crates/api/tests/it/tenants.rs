@@ -152,6 +152,38 @@ async fn an_offboarded_tenant_has_no_number_and_no_token_and_does_not_come_back(
 }
 
 #[actix_web::test]
+async fn long_lists_come_in_pages() {
+    let world = two_tenants().await;
+    for id in ["a", "z"] {
+        let app = json!({"id": id, "provider": "generic", "secrets": ["0123456789abcdef"]});
+        assert_eq!(call(&world, Method::POST, "/api/apps", app).await.status, 201);
+    }
+    for n in 0..4 {
+        token(&world, Scope::TenantReader, Some(if n == 2 { "globex" } else { "acme" })).await;
+    }
+    let uris = ["/api/tenants?", "/api/apps?", "/api/tokens?", "/api/tokens?tenant=acme&", "/api/actions?"];
+    for (uri, on) in uris.into_iter().zip(["after", "after", "before", "before", "before"]) {
+        let whole = world.get(uri).await.json();
+        assert!(whole.get("next").is_none(), "{whole}");
+        let whole = whole["data"].as_array().unwrap().clone();
+        assert!(whole.len() >= 2);
+        let (mut seen, mut from) = (Vec::new(), String::new());
+        loop {
+            let page = world.get(&format!("{uri}limit=1{from}")).await.json();
+            seen.extend(page["data"].as_array().unwrap().clone());
+            let Some(next) = page["next"].as_str() else { break };
+            assert_eq!(next, page["data"][0]["id"]);
+            from = format!("&{on}={next}");
+        }
+        assert_eq!(seen, whole, "{uri}");
+        for wrong in ["limit=0", "limit=1001", &format!("{on}=%20")] {
+            world.get(&format!("{uri}{wrong}")).await.problem(422);
+        }
+    }
+    assert_eq!(world.get("/api/apps").await.json()["data"][1]["numbers"], 2);
+}
+
+#[actix_web::test]
 async fn what_the_next_start_would_set_back_does_not_change_here() {
     let world = two_tenants().await;
     let app = json!({"id": "from-configuration", "secrets": ["0123456789abcdef"], "verify_tokens": ["token"]});

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use common::access::{Action, Scope, Token, TokenHash};
 use common::{TenantId, Timestamp};
 use ports::Unavailable;
-use ports::access::{Access, ActionFilter, Done};
+use ports::access::{Access, ActionFilter, Done, TokenFilter};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres, Row as _};
@@ -66,9 +66,13 @@ impl Access for PostgresAccess {
         self.read(statement).await?.first().map(token).transpose()
     }
 
-    async fn tokens(&self, tenant: Option<&TenantId>) -> Result<Vec<Token>, Unavailable> {
-        let all = format!("{TOKEN} WHERE $1::text IS NULL OR tenant = $1 ORDER BY id DESC");
-        let statement = sqlx::query(AssertSqlSafe(all)).bind(tenant.map(TenantId::as_str));
+    async fn tokens(&self, filter: &TokenFilter) -> Result<Vec<Token>, Unavailable> {
+        let page =
+            "WHERE ($1::text IS NULL OR tenant = $1) AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3";
+        let statement = sqlx::query(AssertSqlSafe(format!("{TOKEN} {page}")))
+            .bind(filter.tenant.as_ref().map(TenantId::as_str))
+            .bind(filter.before)
+            .bind(i64::from(filter.limit));
         self.read(statement).await?.iter().map(token).collect()
     }
 
