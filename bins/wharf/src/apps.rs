@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::remote::{Remote, part, table, text};
+use crate::remote::{PAGE, Remote, filtered, part, table, text};
 
 #[derive(Debug, Args)]
 pub(crate) struct AppsArgs {
@@ -84,7 +84,7 @@ pub(crate) async fn run(args: AppsArgs) -> anyhow::Result<ExitCode> {
     let remote = args.remote;
     let of = |app: &str| format!("/api/apps/{}", part(app));
     match args.command {
-        AppsCommand::List => remote.run(Method::GET, "/api/apps", None, listed).await,
+        AppsCommand::List => remote.list(&filtered("/api/apps", PAGE, []), "after", listed).await,
         AppsCommand::Create { app, provider, secret, verify_token, own_path_only, account, public_url } => {
             let mut body = json!({
                 "id": app,

@@ -175,7 +175,10 @@ fn check(args: &ConfigArgs) -> Result<(assembly::Config, Vec<String>), ExitCode>
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use clap::{CommandFactory as _, Parser as _};
 
     /// The help of a command, as `wharf <words> --help` prints it.
     fn help(words: &[&str]) -> String {
@@ -192,6 +195,43 @@ mod tests {
         }
         assert!(help(&["check"]).contains("[env: WHARF_GATEWAY_URL="));
         assert!(help(&["simulate", "send"]).contains("[env: WHARF_WEBHOOK_URL="));
+    }
+
+    /// An API with two pages of anything; it returns what it was asked.
+    fn two_pages(listener: &TcpListener) -> Vec<String> {
+        let bodies = [r#"{"data":[{"id":"a+"}],"next":"a+"}"#, r#"{"data":[{"id":"b"}]}"#];
+        let answered = bodies.into_iter().map(|body| {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                connection.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json";
+            write!(connection, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+            String::from_utf8(request).unwrap().lines().next().unwrap().to_owned()
+        });
+        answered.collect()
+    }
+
+    #[test]
+    fn lists_are_asked_for_to_their_end() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for (words, path, on) in [
+            (&["tenants", "list", "--status", "active"][..], "/api/tenants?limit=1000&status=active", "after"),
+            (&["apps", "list"], "/api/apps?limit=1000", "after"),
+            (&["tokens", "list", "--tenant", "acme"], "/api/tokens?limit=1000&tenant=acme", "before"),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let api = std::thread::spawn(move || two_pages(&listener));
+            let all = [&["wharf"], words, &["--api-url", &url, "--token", "t"]].concat();
+            runtime.block_on(super::run(super::Cli::parse_from(all))).unwrap();
+            let asked = api.join().unwrap();
+            assert_eq!(asked, [format!("GET {path} HTTP/1.1"), format!("GET {path}&{on}=a%2B HTTP/1.1")]);
+        }
     }
 
     #[test]

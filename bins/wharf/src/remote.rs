@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Where the API is, and with what to come.
 #[derive(Clone, Debug, Args)]
@@ -71,6 +71,24 @@ impl Endpoint {
         Ok(if status.is_success() { Ok(answer) } else { Err(Refused(answer, status)) })
     }
 
+    /// The entries of all pages of a list.
+    async fn pages(&self, path: &str, on: &str) -> anyhow::Result<Result<Vec<Value>, Refused>> {
+        let (mut all, mut page) = (Vec::new(), path.to_owned());
+        loop {
+            let mut answer = match self.ask(Method::GET, &page, None).await? {
+                Ok(answer) => answer,
+                Err(refused) => return Ok(Err(refused)),
+            };
+            if let Some(Value::Array(data)) = answer.get_mut("data") {
+                all.append(data);
+            }
+            match answer["next"].as_str() {
+                Some(next) => page = format!("{path}&{on}={}", value_part(next)),
+                None => return Ok(Ok(all)),
+            }
+        }
+    }
+
     /// Whether a path is served to this token.
     pub(crate) async fn serves(&self, path: &str) -> anyhow::Result<bool> {
         let client = reqwest::Client::builder().build().context("cannot make an HTTP client")?;
@@ -93,6 +111,22 @@ impl Remote {
         match self.api.ask(method, path, body.as_ref()).await? {
             Ok(answer) => {
                 self.print(&answer, show);
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(refused) => Ok(refused.report()),
+        }
+    }
+
+    /// Asks for a list with a limit page by page, to its end, and shows all of it; `on` is the parameter that goes on.
+    pub(crate) async fn list(
+        &self,
+        path: &str,
+        on: &str,
+        show: impl FnOnce(&Value) -> String,
+    ) -> anyhow::Result<ExitCode> {
+        match self.api.pages(path, on).await? {
+            Ok(all) => {
+                self.print(&json!({ "data": all }), show);
                 Ok(ExitCode::SUCCESS)
             }
             Err(refused) => Ok(refused.report()),
@@ -125,6 +159,9 @@ impl Refused {
         ExitCode::FAILURE
     }
 }
+
+/// Entries of one page of a list that is shown whole.
+pub(crate) const PAGE: u32 = 1000;
 
 /// A value as a person reads it.
 pub(crate) fn text(value: &Value) -> String {

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::remote::{Remote, filtered, part, table, text};
+use crate::remote::{PAGE, Remote, filtered, part, table, text};
 
 #[derive(Debug, Args)]
 pub(crate) struct TenantsArgs {
@@ -88,8 +88,8 @@ pub(crate) async fn run(args: TenantsArgs) -> anyhow::Result<ExitCode> {
     };
     match args.command {
         TenantsCommand::List { waba, number, status } => {
-            let path = filtered("/api/tenants", 1000, [("waba", waba), ("number", number), ("status", status)]);
-            remote.run(Method::GET, &path, None, listed).await
+            let path = filtered("/api/tenants", PAGE, [("waba", waba), ("number", number), ("status", status)]);
+            remote.list(&path, "after", listed).await
         }
         TenantsCommand::Show { tenant } => remote.run(Method::GET, &of(&tenant), None, shown).await,
         TenantsCommand::Create { tenant, name } => {
@@ -140,11 +140,7 @@ fn listed(answer: &Value) -> String {
         vec![text(&tenant["id"]), text(&tenant["status"]), numbers.to_string(), text(&tenant["name"])]
     };
     let rows: Vec<_> = answer["data"].as_array().into_iter().flatten().map(row).collect();
-    let mut shown = table(&["TENANT", "STATUS", "NUMBERS", "NAME"], &rows);
-    if !answer["next"].is_null() {
-        shown.push_str("\n… and more; narrow the list");
-    }
-    shown
+    table(&["TENANT", "STATUS", "NUMBERS", "NAME"], &rows)
 }
 
 fn shown(tenant: &Value) -> String {

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::remote::{Remote, filtered, part, rows, table, text};
+use crate::remote::{PAGE, Remote, filtered, part, rows, table, text};
 
 #[derive(Debug, Args)]
 pub(crate) struct TokensArgs {
@@ -46,8 +46,7 @@ pub(crate) async fn run(args: TokensArgs) -> anyhow::Result<ExitCode> {
     let remote = args.remote;
     match args.command {
         TokensCommand::List { tenant } => {
-            let query = tenant.map(|tenant| format!("?tenant={}", part(&tenant))).unwrap_or_default();
-            remote.run(Method::GET, &format!("/api/tokens{query}"), None, listed).await
+            remote.list(&filtered("/api/tokens", PAGE, [("tenant", tenant)]), "before", listed).await
         }
         TokensCommand::Create { name, scope, tenant, expires_in_days } => {
             let body = json!({ "name": name, "scope": scope, "tenant": tenant, "expires_in_days": expires_in_days });

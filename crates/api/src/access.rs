@@ -5,6 +5,7 @@
 //! and unknown paths tell nothing to strangers. Beside the tokens that are stored there is one of the configuration,
 //! with the scope of an admin: with it the first ones are made.
 
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,6 +29,7 @@ use service::networks::Networks;
 use uuid::Uuid;
 
 use crate::problem::Problem;
+use crate::routes::ApiRoute;
 use crate::{State, log};
 
 /// A token that was looked up is known for so long: a revocation by another process takes effect within it.
@@ -36,10 +38,14 @@ const MAX_REMEMBERED: u64 = 10_000;
 /// A token that was valid within this time is looked up whatever comes from its address: others there, behind the same
 /// proxy, must not lock it out.
 const TRUSTED: Duration = Duration::from_hours(24);
-/// Refused requests of one address within a minute before its unknown tokens are not even looked up.
+/// Refused requests of one address within [`FAILURES_FOR`] before its unknown tokens are not even looked up.
 const MAX_FAILURES: u32 = 30;
+/// What one token may try that its scope does not open within [`FAILURES_FOR`] before that is no longer written down:
+/// a token of the least scope must not fill the log.
+const MAX_ATTEMPTS: u32 = 60;
 const FAILURES_FOR: Duration = Duration::from_mins(1);
-const MAX_ADDRESSES: u64 = 10_000;
+/// Addresses, and tokens, whose failures are counted at once.
+const MAX_COUNTED: u64 = 10_000;
 /// The longest part of a path that is written down as what something was done to.
 const MAX_TARGET: usize = 64;
 
@@ -53,7 +59,46 @@ pub(crate) struct Tokens {
     admin: Option<TokenHash>,
     known: Cache<TokenHash, Option<Arc<Token>>>,
     trusted: Cache<TokenHash, ()>,
-    failures: Cache<IpAddr, Arc<AtomicU32>>,
+    failures: Failures<IpAddr>,
+    /// By token; `None` is the configuration's.
+    attempts: Failures<Option<Uuid>>,
+}
+
+/// What went wrong within [`FAILURES_FOR`] of the first time, for each of those who did it.
+struct Failures<K> {
+    counts: Cache<K, Arc<AtomicU32>>,
+    max: u32,
+}
+
+/// How often somebody failed before this time.
+#[derive(PartialEq, Eq)]
+enum Failed {
+    Never,
+    Seldom,
+    /// As often as he may: for the first time more than that.
+    Enough,
+    TooOften,
+}
+
+impl<K: Hash + Eq + Send + Sync + 'static> Failures<K> {
+    fn new(max: u32) -> Self {
+        Self { counts: Cache::builder().max_capacity(MAX_COUNTED).time_to_live(FAILURES_FOR).build(), max }
+    }
+
+    /// Whether as many are counted as may be.
+    fn are_too_many(&self, of: &K) -> bool {
+        self.counts.get(of).is_some_and(|count| count.load(Ordering::Relaxed) >= self.max)
+    }
+
+    /// Counts one more.
+    fn count(&self, of: K) -> Failed {
+        match self.counts.get_with(of, Arc::default).fetch_add(1, Ordering::Relaxed) {
+            0 => Failed::Never,
+            before if before < self.max => Failed::Seldom,
+            before if before == self.max => Failed::Enough,
+            _ => Failed::TooOften,
+        }
+    }
 }
 
 /// Why a request was not let in.
@@ -71,7 +116,8 @@ impl Tokens {
             admin: (!admin.is_empty()).then(|| TokenHash::of(admin.as_bytes())),
             known: Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(REMEMBERED).build(),
             trusted: Cache::builder().max_capacity(MAX_REMEMBERED).time_to_idle(TRUSTED).build(),
-            failures: Cache::builder().max_capacity(MAX_ADDRESSES).time_to_live(FAILURES_FOR).build(),
+            failures: Failures::new(MAX_FAILURES),
+            attempts: Failures::new(MAX_ATTEMPTS),
         }
     }
 
@@ -89,7 +135,9 @@ impl Tokens {
         }
         let token = match self.known.get(&hash) {
             Some(known) => known,
-            None if self.must_wait(from) && !self.trusted.contains_key(&hash) => return Err(Stranger::TooMany),
+            None if self.failures.are_too_many(&from) && !self.trusted.contains_key(&hash) => {
+                return Err(Stranger::TooMany);
+            }
             None => {
                 let found = self.stored.find_token(hash).await.map_err(|error| Stranger::Problem(error.into()))?;
                 let found = found.map(Arc::new);
@@ -104,18 +152,22 @@ impl Tokens {
         Ok(Caller { token: Some(token.id), name: token.name.clone(), scope: token.scope, tenant: token.tenant.clone() })
     }
 
-    fn must_wait(&self, from: IpAddr) -> bool {
-        self.failures.get(&from).is_some_and(|count| count.load(Ordering::Relaxed) >= MAX_FAILURES)
-    }
-
     fn failed(&self, from: IpAddr) -> Stranger {
-        let count = self.failures.get_with(from, Arc::default).fetch_add(1, Ordering::Relaxed);
-        match count {
-            0 => tracing::warn!(client.address = %from, "an API request without a valid token"),
-            MAX_FAILURES => tracing::warn!(client.address = %from, "more of them; this address has to wait"),
-            _ => {}
+        match self.failures.count(from) {
+            Failed::Never => tracing::warn!(client.address = %from, "an API request without a valid token"),
+            Failed::Enough => tracing::warn!(client.address = %from, "more of them; this address has to wait"),
+            Failed::Seldom | Failed::TooOften => {}
         }
         Stranger::Unauthorized
+    }
+
+    /// Counts what a token tries that is not open to it; whether that may be written down.
+    fn tried(&self, caller: &Caller) -> bool {
+        let failed = self.attempts.count(caller.token);
+        if failed == Failed::Enough {
+            tracing::warn!(token = caller.name, "a token tries much that its scope does not open; it has to wait");
+        }
+        matches!(failed, Failed::Never | Failed::Seldom)
     }
 }
 
@@ -176,7 +228,9 @@ pub(crate) async fn guard(
         Err(stranger) => {
             let problem = match stranger {
                 Stranger::Unauthorized => Problem::unauthorized(),
-                Stranger::TooMany => Problem::too_many(FAILURES_FOR),
+                Stranger::TooMany => {
+                    Problem::too_many("too many requests with unknown tokens come from this address", FAILURES_FOR)
+                }
                 Stranger::Problem(problem) => problem,
             };
             return Ok(request.into_response(problem.error_response()));
@@ -188,21 +242,25 @@ pub(crate) async fn guard(
         // Nothing is here, or another method is.
         return Ok(next.call(request).await?.map_into_boxed_body());
     };
-    let action = match route.is_logged.then(|| action(&state, &request, &caller, from, &pattern)).transpose() {
+    let action = match route.is_logged.then(|| action(&state, &request, &caller, from, route)).transpose() {
         Ok(action) => action,
         Err(problem) => return Ok(request.into_response(problem.error_response())),
     };
     if !route.scopes.contains(&caller.scope) {
         if let Some(action) = action {
+            if !state.tokens.tried(&caller) {
+                let problem = Problem::too_many("this token tried too much that its scope does not open", FAILURES_FOR);
+                return Ok(request.into_response(problem.error_response()));
+            }
             // An attempt; what is refused needs no trace to be refused.
-            write_down(&state, &Action { status: Some(StatusCode::FORBIDDEN.as_u16()), ..action }).await;
+            write_down(&state, &[Action { status: Some(StatusCode::FORBIDDEN.as_u16()), ..action }]).await;
         }
         let problem = Problem::forbidden("this token's scope does not open this");
         return Ok(request.into_response(problem.error_response()));
     }
     request.extensions_mut().insert(caller);
     let Some(action) = action else { return Ok(next.call(request).await?.map_into_boxed_body()) };
-    if let Err(error) = state.tokens.stored.begin_action(&action).await {
+    if let Err(error) = state.tokens.stored.begin_actions(std::slice::from_ref(&action)).await {
         // What leaves no trace is not done.
         return Ok(request.into_response(Problem::unavailable(&error).error_response()));
     }
@@ -213,17 +271,20 @@ pub(crate) async fn guard(
         tracing::warn!(error = &error as &dyn std::error::Error, action = %action.id, "how an action ended is not recorded");
     }
     let own = action.tenant.as_ref().or(done.tenant.as_ref());
-    for (tenant, details) in log.others(own) {
+    let others = log.others(own).into_iter().map(|(tenant, details)| {
         let (id, target) = (Uuid::now_v7(), action.target.clone().or_else(|| done.target.clone()));
-        let theirs = Action { id, target, details, tenant: Some(tenant), status: Some(status), ..action.clone() };
-        write_down(&state, &theirs).await;
-    }
+        Action { id, target, details, tenant: Some(tenant), status: Some(status), ..action.clone() }
+    });
+    write_down(&state, &others.collect::<Vec<_>>()).await;
     Ok(response)
 }
 
-async fn write_down(state: &State, action: &Action) {
-    if let Err(error) = state.tokens.stored.begin_action(action).await {
-        tracing::warn!(error = &error as &dyn std::error::Error, action = action.action, "an action is not recorded");
+/// Writes down what is over, all of one request.
+async fn write_down(state: &State, actions: &[Action]) {
+    let Some(first) = actions.first() else { return };
+    if let Err(error) = state.tokens.stored.begin_actions(actions).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(error, action = first.action, actions = actions.len(), "actions are not recorded");
     }
 }
 
@@ -244,11 +305,12 @@ fn action(
     request: &ServiceRequest,
     caller: &Caller,
     source_ip: IpAddr,
-    pattern: &str,
+    route: &ApiRoute,
 ) -> Result<Action, Problem> {
+    let pattern = route.pattern.as_str();
     // Before the handler is found the framework does not know them.
     let of_path = |name: &str| match parameter(pattern, request.path(), name) {
-        Some(text) => decoded(text).map(Some).ok_or_else(Problem::not_found),
+        Some(text) => decoded(text).map(Some).ok_or_else(route.unnamed),
         None => Ok(None),
     };
     let (tenant, target) = (of_path("tenant")?, of_path("id")?.or(of_path("number")?));

@@ -1,10 +1,11 @@
 //! `/api/apps`: whose signatures count. Secrets go in and never come out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::http::header::LOCATION;
 use actix_web::web::{Data, Path, Payload};
+use actix_web::{HttpRequest, HttpResponse};
 use common::clock::rfc3339;
 use common::directory::{App, Directory, Entry};
 use common::update::Provider;
@@ -15,12 +16,15 @@ use crate::directory::change;
 use crate::import::{Import, ImportApp};
 use crate::plan::plan;
 use crate::problem::{FieldError, Problem};
+use crate::query::Query;
 use crate::{State, body, log};
 
 /// Meta tries to deliver for seven days; what it signed with the old secret may come until then.
 const OVERLAP_HOURS: u32 = 8 * 24;
 /// Secrets of an app at once.
 const MAX_SECRETS: usize = 4;
+const MAX_LIMIT: usize = 1000;
+const DEFAULT_LIMIT: usize = 100;
 
 /// An app as callers see it.
 #[derive(Serialize)]
@@ -45,15 +49,25 @@ struct ShownSecret {
 #[derive(Serialize)]
 struct Page<'d> {
     data: Vec<Shown<'d>>,
+    /// The id to ask on from; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<&'d AppId>,
 }
 
-fn numbers_of(directory: &Directory, app: &AppId, at: Timestamp) -> usize {
-    let of_app =
-        |entry: &&Entry| matches!(entry, Entry::Number(number) if number.app == *app && number.owner_at(at).is_some());
-    directory.entries.values().filter(of_app).count()
+/// How many numbers of each app have an owner at a moment.
+fn numbers(directory: &Directory, at: Timestamp) -> BTreeMap<&AppId, usize> {
+    let mut numbers = BTreeMap::new();
+    for entry in directory.entries.values() {
+        if let Entry::Number(number) = entry
+            && number.owner_at(at).is_some()
+        {
+            *numbers.entry(&number.app).or_default() += 1;
+        }
+    }
+    numbers
 }
 
-fn shown<'d>(app: &'d App, directory: &'d Directory, now: Timestamp) -> Shown<'d> {
+fn shown<'d>(app: &'d App, numbers: &BTreeMap<&AppId, usize>, now: Timestamp) -> Shown<'d> {
     let accepted = app.secrets.iter().filter(|secret| secret.accepted_until.is_none_or(|end| now < end));
     Shown {
         id: &app.id,
@@ -63,7 +77,7 @@ fn shown<'d>(app: &'d App, directory: &'d Directory, now: Timestamp) -> Shown<'d
         public_url: app.public_url.as_deref(),
         secrets: accepted.map(|secret| ShownSecret { accepted_until: secret.accepted_until }).collect(),
         verify_tokens: app.verify_tokens.len(),
-        numbers: numbers_of(directory, &app.id, now),
+        numbers: numbers.get(&app.id).copied().unwrap_or_default(),
     }
 }
 
@@ -84,11 +98,21 @@ fn refuse_configured(state: &State, id: &str) -> Result<(), Problem> {
 }
 
 /// `GET /api/apps`
-pub(crate) async fn list(state: Data<State>) -> Result<HttpResponse, Problem> {
+pub(crate) async fn list(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let mut query = Query::parse(request.query_string(), &["after", "limit"]);
+    let after = query.read("after", |text| text.parse::<AppId>().map_err(|error| error.to_string()));
+    let limit = query.number("limit", 1..=MAX_LIMIT).unwrap_or(DEFAULT_LIMIT);
+    query.finish()?;
     let (directory, now) = (state.directory.snapshot().await?, state.clock.now());
     let apps = directory.entries.values();
     let apps = apps.filter_map(|entry| if let Entry::App(app) = entry { Some(app) } else { None });
-    Ok(HttpResponse::Ok().json(Page { data: apps.map(|app| shown(app, &directory, now)).collect() }))
+    let apps = apps.filter(|app| after.as_ref().is_none_or(|after| app.id > *after));
+    let mut found: Vec<&App> = apps.take(limit + 1).collect();
+    let is_more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| is_more).map(|app| &app.id);
+    let numbers = numbers(&directory, now);
+    Ok(HttpResponse::Ok().json(Page { data: found.iter().map(|app| shown(app, &numbers, now)).collect(), next }))
 }
 
 /// `GET /api/apps/{id}`
@@ -102,7 +126,8 @@ async fn answer(
     mut response: actix_web::HttpResponseBuilder,
 ) -> Result<HttpResponse, Problem> {
     let directory = state.directory.snapshot().await?;
-    Ok(response.json(shown(known(&directory, id)?, &directory, state.clock.now())))
+    let now = state.clock.now();
+    Ok(response.json(shown(known(&directory, id)?, &numbers(&directory, now), now)))
 }
 
 /// `POST /api/apps`
@@ -196,7 +221,7 @@ pub(crate) async fn retire(state: Data<State>, id: Path<String>) -> Result<HttpR
     let (own, now) = (id.clone(), state.clock.now());
     change(&state, move |current, _| {
         let app = known(current, &own)?;
-        let numbers = numbers_of(current, &app.id, now);
+        let numbers = numbers(current, now).get(&app.id).copied().unwrap_or_default();
         if numbers > 0 {
             return Err(Problem::conflict(format!("{numbers} numbers of this app have an owner; release them first")));
         }

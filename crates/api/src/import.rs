@@ -49,8 +49,10 @@ pub struct ImportApp {
     pub provider: Provider,
     /// Secrets that sign webhooks, newest first; at least one.
     pub secrets: Vec<String>,
-    /// Tokens of the verification request. Not optional, so that leaving them out by mistake does not remove them.
-    pub verify_tokens: Vec<String>,
+    /// Tokens of the verification request. Must be given for Meta, so that leaving them out by mistake does not remove
+    /// them; no other provider has such a request.
+    #[serde(default, skip_serializing_if = "VerifyTokens::are_left_out")]
+    pub verify_tokens: VerifyTokens,
     /// Whether paths without an app try this one's secrets.
     #[serde(default = "yes")]
     pub default: bool,
@@ -60,6 +62,35 @@ pub struct ImportApp {
     /// Where the provider believes to send: scheme, host and port. Without one it stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub public_url: Option<String>,
+}
+
+/// The verification tokens of an app, which a document may leave out.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct VerifyTokens(pub(crate) Option<Vec<String>>);
+
+impl VerifyTokens {
+    /// The tokens; left out are none.
+    pub fn as_slice(&self) -> &[String] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the document says nothing of them.
+    pub const fn are_left_out(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl FromIterator<String> for VerifyTokens {
+    fn from_iter<T: IntoIterator<Item = String>>(tokens: T) -> Self {
+        Self(Some(tokens.into_iter().collect()))
+    }
+}
+
+impl fmt::Debug for VerifyTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} REDACTED", self.as_slice().len())
+    }
 }
 
 /// From when on a number belongs to a tenant. A number may be listed again with another `valid_from`.
@@ -101,7 +132,7 @@ impl fmt::Debug for ImportApp {
             .field("id", &self.id)
             .field("provider", &self.provider)
             .field("secrets", &format_args!("{} REDACTED", self.secrets.len()))
-            .field("verify_tokens", &format_args!("{} REDACTED", self.verify_tokens.len()))
+            .field("verify_tokens", &self.verify_tokens)
             .field("default", &self.default)
             .field("account", &self.account)
             .field("public_url", &self.public_url)

@@ -49,7 +49,7 @@ use service::health::{Readiness, health_routes, metrics_response};
 use service::networks::Networks;
 use service::telemetry::Metrics;
 
-pub use import::{Import, ImportApp, ImportNumber, ImportTenant};
+pub use import::{Import, ImportApp, ImportNumber, ImportTenant, VerifyTokens};
 pub use plan::apply_import;
 
 use access::Tokens;

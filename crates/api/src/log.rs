@@ -4,7 +4,7 @@
 //! It is collected while the request is handled; whoever handles it adds what he knows.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use common::TenantId;
@@ -13,6 +13,8 @@ use ports::access::Done;
 
 /// The longest text about changes that is kept, in characters.
 const MAX_DETAILS: usize = 2000;
+/// Characters of a name that are kept.
+const MAX_NAME: usize = 64;
 /// Tenants that one request's changes are written down for, beside its own. An import may concern more.
 const MAX_TENANTS: usize = 1000;
 
@@ -88,13 +90,14 @@ impl Log {
 
     /// What other tenants must find among what concerns them.
     pub(crate) fn others(&self, own: Option<&TenantId>) -> Vec<(TenantId, Option<String>)> {
-        let all: BTreeSet<_> = self.changes.iter().flat_map(|change| &change.tenants).collect();
-        let others = all.into_iter().filter(|tenant| Some(*tenant) != own).take(MAX_TENANTS);
-        let of = |tenant: &TenantId| {
-            let theirs = self.changes.iter().filter(|change| change.tenants.contains(tenant));
-            joined(theirs.map(|change| change.text.as_str()))
-        };
-        others.map(|tenant| (tenant.clone(), of(tenant))).collect()
+        let mut all: BTreeMap<&TenantId, Vec<&str>> = BTreeMap::new();
+        for change in &self.changes {
+            for tenant in change.tenants.iter().filter(|tenant| Some(*tenant) != own) {
+                all.entry(tenant).or_default().push(&change.text);
+            }
+        }
+        let others = all.into_iter().take(MAX_TENANTS);
+        others.map(|(tenant, texts)| (tenant.clone(), joined(texts.into_iter()))).collect()
     }
 }
 
@@ -144,12 +147,17 @@ fn of_tenant(before: &Tenant, after: &Tenant) -> Vec<String> {
         parts.push(format!("{} -> {}", before.status.as_str(), after.status.as_str()));
     }
     if before.name != after.name {
-        parts.push("renamed".to_owned());
+        parts.push(format!("renamed {} -> {}", quoted(before.name.as_deref()), quoted(after.name.as_deref())));
     }
     if before.data_keys != after.data_keys {
         parts.push("keys".to_owned());
     }
     parts
+}
+
+/// A name, or its beginning. What it holds can be taken for nothing else of the text.
+fn quoted(name: Option<&str>) -> String {
+    name.map_or_else(|| "none".to_owned(), |name| format!("{:?}", name.chars().take(MAX_NAME).collect::<String>()))
 }
 
 fn of_app(before: &App, after: &App) -> Vec<String> {

@@ -120,7 +120,10 @@ impl<'a> Plan<'a> {
             self.problem(format!("{place}.secrets"), "must hold at least one secret");
         }
         self.secrets(&format!("{place}.secrets"), &app.secrets);
-        self.secrets(&format!("{place}.verify_tokens"), &app.verify_tokens);
+        if app.verify_tokens.are_left_out() && app.provider == Provider::Meta {
+            self.problem(format!("{place}.verify_tokens"), "is missing; an app of Meta must say them, `[]` for none");
+        }
+        self.secrets(&format!("{place}.verify_tokens"), app.verify_tokens.as_slice());
         for problem in addresses(app.account.as_deref(), app.public_url.as_deref()) {
             self.problem(format!("{place}.{}", problem.field), problem.message);
         }
@@ -129,7 +132,7 @@ impl<'a> Plan<'a> {
             return;
         }
         let texts = |values: &'a [String]| values.iter().map(String::as_str).collect::<Vec<_>>();
-        let (secrets, tokens) = (texts(&app.secrets), texts(&app.verify_tokens));
+        let (secrets, tokens) = (texts(&app.secrets), texts(app.verify_tokens.as_slice()));
         let new = App::create(id, app.provider, &secrets, &tokens, self.ring);
         let known = self.current.app(&new.id);
         let account = app.account.clone().or_else(|| known.and_then(|it| it.account.clone()));
@@ -316,10 +319,10 @@ fn is_same(known: &App, wanted: &ImportApp, ring: &KeyRing) -> bool {
         && (wanted.public_url.is_none() || wanted.public_url == known.public_url)
         && known.default == wanted.default
         && known.secrets.len() == wanted.secrets.len()
-        && known.verify_tokens.len() == wanted.verify_tokens.len()
+        && known.verify_tokens.len() == wanted.verify_tokens.as_slice().len()
         && known.secrets.iter().all(|secret| secret.accepted_until.is_none())
         && wanted.secrets.iter().zip(open.signature_keys(Timestamp::default())).all(signs_alike)
-        && wanted.verify_tokens.iter().all(|token| open.accepts_verify_token(token))
+        && wanted.verify_tokens.as_slice().iter().all(|token| open.accepts_verify_token(token))
 }
 
 #[cfg(test)]

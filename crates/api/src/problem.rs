@@ -86,9 +86,8 @@ impl Problem {
         Self::with_detail(StatusCode::FORBIDDEN, detail)
     }
 
-    /// Too many requests without a valid token; after this time they are looked at again.
-    pub(crate) fn too_many(wait: Duration) -> Self {
-        let detail = "too many requests with unknown tokens come from this address";
+    /// Too many requests of a kind; after this time they are looked at again.
+    pub(crate) fn too_many(detail: &'static str, wait: Duration) -> Self {
         Self { retry_after: Some(wait.as_secs()), ..Self::with_detail(StatusCode::TOO_MANY_REQUESTS, detail) }
     }
 
@@ -133,6 +132,11 @@ impl Problem {
         tracing::warn!(error = %Chain(error), "an API request found a dependency unavailable");
         let problem = Self::with_detail(StatusCode::SERVICE_UNAVAILABLE, format!("{error}; try again"));
         Self { retry_after: Some(1), ..problem }
+    }
+
+    /// A part of the path cannot be what its route asks for.
+    pub(crate) fn wrong_part(name: &'static str, message: &'static str) -> Self {
+        Self { detail: Some(message.into()), ..Self::invalid(vec![FieldError::new(name, message)]) }
     }
 
     /// A mistake of ours. What is known of it has been logged.

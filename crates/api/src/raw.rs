@@ -37,9 +37,14 @@ struct Shown<'a> {
     payload_base64: Option<String>,
 }
 
+/// The answer to a path that names no webhook, whether it is there or not.
+pub(crate) fn no_reference() -> Problem {
+    Problem::wrong_part("id", "is no envelope's id; a reference looks like wharf:raw/<envelope id>")
+}
+
 /// `GET /api/raw/{id}`
 pub(crate) async fn show(state: Data<State>, caller: Caller, id: Path<String>) -> Result<HttpResponse, Problem> {
-    let envelope: EnvelopeId = id.parse().map_err(|_| Problem::not_found())?;
+    let envelope: EnvelopeId = id.parse().map_err(|_| no_reference())?;
     let place = state.raw.find(envelope).await?.ok_or_else(Problem::not_found)?;
     let sealed = match place {
         RawPlace::Here(sealed) => sealed,

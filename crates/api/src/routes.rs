@@ -7,6 +7,7 @@ use actix_web::{Handler, Responder, Route};
 use common::access::Scope;
 
 use crate::access::{Caller, changes_something};
+use crate::problem::Problem;
 use crate::{
     actions, apps, directory, events, messages, metrics_page, numbers, parked, raw, statistics, tenants, tokens,
     webhooks,
@@ -25,6 +26,8 @@ pub(crate) struct ApiRoute {
     pub(crate) scopes: &'static [Scope],
     /// Whether each use is written down.
     pub(crate) is_logged: bool,
+    /// The answer where the path names what cannot be.
+    pub(crate) unnamed: fn() -> Problem,
     handler: Box<dyn Fn() -> Route + Send + Sync>,
 }
 
@@ -40,6 +43,7 @@ where
         method,
         pattern: pattern.to_owned(),
         scopes,
+        unnamed: Problem::not_found,
         // A handler runs only for a caller that the guard has let in: what it does not find here stays closed.
         handler: Box::new(move || {
             let let_in = fn_guard(|context| context.req_data().contains::<Caller>());
@@ -79,7 +83,7 @@ pub(crate) fn all(metrics: bool, prefix: &str) -> Vec<ApiRoute> {
         route(M::POST, "/api/parked/release", OPERATOR, parked::release),
         route(M::GET, "/api/webhooks", READER, webhooks::list),
         // A look at what somebody wrote.
-        ApiRoute { is_logged: true, ..route(M::GET, "/api/raw/{id}", READER, raw::show) },
+        ApiRoute { is_logged: true, unnamed: raw::no_reference, ..route(M::GET, "/api/raw/{id}", READER, raw::show) },
         route(M::GET, "/api/security", OPERATOR, statistics::security),
     ];
     if !prefix.is_empty() {

@@ -7,6 +7,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use common::TenantId;
 use common::access::{Scope, Token, TokenText};
 use common::directory::{Directory, TenantStatus};
+use ports::access::TokenFilter;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -19,18 +20,33 @@ use crate::{State, body, log};
 
 /// A token may be made for so many days at most.
 const MAX_DAYS: u32 = 3660;
+const MAX_LIMIT: u32 = 1000;
+const DEFAULT_LIMIT: u32 = 100;
 
 #[derive(Serialize)]
 struct Page {
+    /// Newest first.
     data: Vec<Token>,
+    /// For `before`, to read on; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<Uuid>,
 }
 
 /// `GET /api/tokens`
 pub(crate) async fn list(state: Data<State>, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let mut query = Query::parse(request.query_string(), &["tenant"]);
-    let tenant = query.tenant();
+    let mut query = Query::parse(request.query_string(), &["tenant", "before", "limit"]);
+    let limit = query.number("limit", 1..=MAX_LIMIT).unwrap_or(DEFAULT_LIMIT);
+    let filter = TokenFilter {
+        tenant: query.tenant(),
+        before: query.read("before", |text| text.parse::<Uuid>().map_err(|_| "must be the `next` of an earlier page")),
+        limit: limit + 1,
+    };
     query.finish()?;
-    Ok(HttpResponse::Ok().json(Page { data: state.access.tokens(tenant.as_ref()).await? }))
+    let mut data = state.access.tokens(&filter).await?;
+    let is_more = data.len() > limit as usize;
+    data.truncate(limit as usize);
+    let next = data.last().filter(|_| is_more).map(|token| token.id);
+    Ok(HttpResponse::Ok().json(Page { data, next }))
 }
 
 #[derive(Deserialize)]

@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use common::access::{Action, Scope, Token, TokenHash};
 use common::{TenantId, Timestamp};
 use ports::Unavailable;
-use ports::access::{Access, ActionFilter, Done};
+use ports::access::{Access, ActionFilter, Done, TokenFilter};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Row as _, Sqlite, query::Query};
 use uuid::Uuid;
 
+use crate::insert::{Rows, Values};
 use crate::sqlite::{Database, unavailable};
 
 /// See the module's documentation.
@@ -64,10 +65,12 @@ impl Access for SqliteAccess {
         row.as_ref().map(token).transpose()
     }
 
-    async fn tokens(&self, tenant: Option<&TenantId>) -> Result<Vec<Token>, Unavailable> {
-        let all = format!("{TOKEN} WHERE ?1 IS NULL OR tenant = ?1 ORDER BY id DESC");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(all))
-            .bind(tenant.map(TenantId::as_str))
+    async fn tokens(&self, filter: &TokenFilter) -> Result<Vec<Token>, Unavailable> {
+        let page = "WHERE (?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR id < ?2) ORDER BY id DESC LIMIT ?3";
+        let rows = sqlx::query(sqlx::AssertSqlSafe(format!("{TOKEN} {page}")))
+            .bind(filter.tenant.as_ref().map(TenantId::as_str))
+            .bind(filter.before.map(|id| id.as_bytes().to_vec()))
+            .bind(filter.limit)
             .fetch_all(&self.database.readers)
             .await
             .map_err(unavailable)?;
@@ -89,22 +92,32 @@ impl Access for SqliteAccess {
         self.write(statement).await
     }
 
-    async fn begin_action(&self, action: &Action) -> Result<(), Unavailable> {
-        let statement = sqlx::query(
-            "INSERT INTO actions (id, at, token, actor, action, target, tenant, source_ip, status, details) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-        )
-        .bind(action.id.as_bytes().to_vec())
-        .bind(action.at.as_millis())
-        .bind(action.token.map(|id| id.as_bytes().to_vec()))
-        .bind(action.actor.clone())
-        .bind(action.action.clone())
-        .bind(action.target.clone())
-        .bind(action.tenant.as_ref().map(|tenant| tenant.as_str().to_owned()))
-        .bind(action.source_ip.to_string())
-        .bind(action.status)
-        .bind(action.details.clone());
-        self.write(statement).await.map(|_| ())
+    async fn begin_actions(&self, actions: &[Action]) -> Result<(), Unavailable> {
+        const ACTIONS: Rows = Rows {
+            head: "INSERT INTO actions (id, at, token, actor, action, target, tenant, source_ip, status, details) \
+                   SELECT * FROM",
+            columns: 10,
+            tail: "WHERE column1 IS NOT NULL ON CONFLICT (id) DO NOTHING",
+        };
+        let values = |action: &Action, values: &mut Values| {
+            values.push(action.id.as_bytes().to_vec());
+            values.push(action.at.as_millis());
+            values.push(action.token.map(|id| id.as_bytes().to_vec()));
+            values.push(action.actor.clone());
+            values.push(action.action.clone());
+            values.push(action.target.clone());
+            values.push(action.tenant.as_ref().map(|tenant| tenant.as_str().to_owned()));
+            values.push(action.source_ip.to_string());
+            values.push(action.status);
+            values.push(action.details.clone());
+        };
+        if actions.is_empty() {
+            return Ok(());
+        }
+        let mut writer = self.database.writer().await?;
+        let mut transaction = writer.begin().await?;
+        ACTIONS.execute(&mut transaction, actions, values).await.map_err(unavailable)?;
+        transaction.commit().await.map_err(unavailable)
     }
 
     async fn finish_action(&self, id: Uuid, status: u16, done: &Done) -> Result<(), Unavailable> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::Timestamp;
 use common::access::{Action, Scope, Token, TokenHash};
-use ports::access::{ActionFilter, Done};
+use ports::access::{ActionFilter, Done, TokenFilter};
 use uuid::Uuid;
 
 use crate::clock::START;
@@ -22,12 +22,14 @@ macro_rules! access_contract {
             a_token_comes_back_as_it_was_added,
             adding_a_token_again_changes_nothing,
             tokens_are_listed_newest_first_and_by_tenant,
+            tokens_are_listed_in_pages,
             a_revoked_token_is_found_and_says_so,
             the_first_revocation_counts,
             revoking_what_is_not_there_says_so,
             the_tokens_of_a_tenant_are_revoked_together,
             tokens_survive_a_restart,
             an_action_is_there_before_it_ends,
+            many_actions_are_written_at_once,
             actions_are_listed_newest_first_in_pages,
             actions_are_found_by_tenant,
         );
@@ -103,11 +105,33 @@ pub async fn tokens_are_listed_newest_first_and_by_tenant<H: Harness>() {
     let scene = Scene::<H>::open().await;
     let (one, two, three) =
         (add(&scene, 1, Some("acme")).await, add(&scene, 2, None).await, add(&scene, 3, Some("globex")).await);
-    let access = scene.access();
-    assert_eq!(access.tokens(None).await.unwrap(), [three.clone(), two, one.clone()]);
-    assert_eq!(access.tokens(Some(&tenant("acme"))).await.unwrap(), [one]);
-    assert_eq!(access.tokens(Some(&tenant("globex"))).await.unwrap(), [three]);
-    assert_eq!(access.tokens(Some(&tenant("nobody"))).await.unwrap(), []);
+    let of = async |owner: Option<&str>| {
+        let filter = TokenFilter { tenant: owner.map(tenant), before: None, limit: 100 };
+        scene.access().tokens(&filter).await.unwrap()
+    };
+    assert_eq!(of(None).await, [three.clone(), two, one.clone()]);
+    assert_eq!(of(Some("acme")).await, [one]);
+    assert_eq!(of(Some("globex")).await, [three]);
+    assert_eq!(of(Some("nobody")).await, []);
+}
+
+pub async fn tokens_are_listed_in_pages<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    for n in [2, 7, 1, 6, 5, 3, 4] {
+        add(&scene, n, (n != 4).then_some("acme")).await;
+    }
+    for (owner, expected) in [(None, &[7, 6, 5, 4, 3, 2, 1][..]), (Some("acme"), &[7, 6, 5, 3, 2, 1])] {
+        let mut filter = TokenFilter { tenant: owner.map(tenant), before: None, limit: 2 };
+        let mut seen = Vec::new();
+        loop {
+            let page = scene.access().tokens(&filter).await.unwrap();
+            let Some(last) = page.last() else { break };
+            assert!(page.len() <= 2);
+            filter.before = Some(last.id);
+            seen.extend(page.iter().map(|each| each.id.as_u128()));
+        }
+        assert_eq!(seen, expected);
+    }
 }
 
 pub async fn a_revoked_token_is_found_and_says_so<H: Harness>() {
@@ -163,7 +187,7 @@ pub async fn an_action_is_there_before_it_ends<H: Harness>() {
     let scene = Scene::<H>::open().await;
     let (one, two) = (action(1, Some("acme")), action(2, None));
     for each in [&one, &two, &one] {
-        scene.access().begin_action(each).await.unwrap();
+        scene.access().begin_actions(std::slice::from_ref(each)).await.unwrap();
     }
     assert_eq!(listed(&scene, all()).await, [two.clone(), one.clone()]);
     let text = |text: &str| Some(text.to_owned());
@@ -171,17 +195,36 @@ pub async fn an_action_is_there_before_it_ends<H: Harness>() {
     for (id, status) in [(one.id, 204), (two.id, 201)] {
         scene.access().finish_action(id, status, &done).await.unwrap();
     }
-    scene.access().begin_action(&one).await.unwrap();
+    scene.access().begin_actions(std::slice::from_ref(&one)).await.unwrap();
     let scene = scene.restart().await;
     let one = Action { details: done.details.clone(), ..one };
     let two = Action { status: Some(201), target: done.target, details: done.details, tenant: done.tenant, ..two };
     assert_eq!(listed(&scene, all()).await, [two, Action { status: Some(204), ..one }]);
 }
 
+/// More than fit into one statement; some of them are there already, or come twice.
+pub async fn many_actions_are_written_at_once<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    scene.access().begin_actions(&[]).await.unwrap();
+    let numbered = |n: u128| {
+        let (id, target) = (Uuid::from_u128(n), n.is_multiple_of(3).then(|| format!("target {n}")));
+        let status = n.is_multiple_of(5).then_some(403);
+        Action { id, target, status, details: Some(n.to_string()), ..action(1, n.is_multiple_of(2).then_some("acme")) }
+    };
+    let known = Action { details: Some("known".to_owned()), ..numbered(7) };
+    scene.access().begin_actions(std::slice::from_ref(&known)).await.unwrap();
+    let mut many: Vec<Action> = (1..=1000).map(numbered).collect();
+    many.push(Action { details: Some("again".to_owned()), ..numbered(8) });
+    scene.access().begin_actions(&many).await.unwrap();
+    let mut expected: Vec<Action> = many[..1000].iter().rev().cloned().collect();
+    expected[1000 - 7] = known;
+    assert_eq!(listed(&scene, ActionFilter { limit: 2000, ..all() }).await, expected);
+}
+
 pub async fn actions_are_listed_newest_first_in_pages<H: Harness>() {
     let scene = Scene::<H>::open().await;
     for n in [2, 5, 1, 4, 3] {
-        scene.access().begin_action(&action(n, None)).await.unwrap();
+        scene.access().begin_actions(&[action(n, None)]).await.unwrap();
     }
     let mut before = None;
     let mut seen = Vec::new();
@@ -198,7 +241,7 @@ pub async fn actions_are_listed_newest_first_in_pages<H: Harness>() {
 pub async fn actions_are_found_by_tenant<H: Harness>() {
     let scene = Scene::<H>::open().await;
     for (n, owner) in [(1, Some("acme")), (2, Some("globex")), (3, None), (4, Some("acme"))] {
-        scene.access().begin_action(&action(n, owner)).await.unwrap();
+        scene.access().begin_actions(&[action(n, owner)]).await.unwrap();
     }
     let of = async |owner: &str| {
         let found = listed(&scene, ActionFilter { tenant: Some(tenant(owner)), ..all() }).await;

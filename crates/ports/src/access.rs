@@ -10,6 +10,17 @@ use uuid::Uuid;
 
 use crate::Unavailable;
 
+/// Which tokens to find.
+#[derive(Clone, Debug, Default)]
+pub struct TokenFilter {
+    /// Only those of this tenant.
+    pub tenant: Option<TenantId>,
+    /// Only those older than this one.
+    pub before: Option<Uuid>,
+    /// At most this many.
+    pub limit: u32,
+}
+
 /// Which actions to find.
 #[derive(Clone, Debug, Default)]
 pub struct ActionFilter {
@@ -41,8 +52,8 @@ pub trait Access: Send + Sync {
     /// The token with this hash, whether it is still valid or not.
     async fn find_token(&self, hash: TokenHash) -> Result<Option<Token>, Unavailable>;
 
-    /// All tokens, of one tenant or all, newest first.
-    async fn tokens(&self, tenant: Option<&TenantId>) -> Result<Vec<Token>, Unavailable>;
+    /// Tokens, newest first.
+    async fn tokens(&self, filter: &TokenFilter) -> Result<Vec<Token>, Unavailable>;
 
     /// Revokes a token; the first time counts. False if there is none with this id.
     async fn revoke_token(&self, id: Uuid, at: Timestamp) -> Result<bool, Unavailable>;
@@ -50,8 +61,8 @@ pub trait Access: Send + Sync {
     /// Revokes all tokens of a tenant; returns how many were not revoked before.
     async fn revoke_tokens_of(&self, tenant: &TenantId, at: Timestamp) -> Result<u64, Unavailable>;
 
-    /// Writes an action down before it is done. Idempotent by its id.
-    async fn begin_action(&self, action: &Action) -> Result<(), Unavailable>;
+    /// Writes actions down, before they are done: all of them or none. Idempotent by their ids.
+    async fn begin_actions(&self, actions: &[Action]) -> Result<(), Unavailable>;
 
     /// Says how an action ended, and what of it was not known before.
     async fn finish_action(&self, id: Uuid, status: u16, done: &Done) -> Result<(), Unavailable>;

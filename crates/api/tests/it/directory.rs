@@ -38,6 +38,25 @@ async fn all_problems_come_back_and_nothing_is_written() {
 }
 
 #[actix_web::test]
+async fn only_an_app_of_meta_must_say_its_verification_tokens() {
+    let world = Arc::new(World::default());
+    for provider in ["twilio", "generic"] {
+        let app = format!(r#"{{"id": "{provider}", "provider": "{provider}", "secrets": ["0123456789abcdef"]}}"#);
+        let document = format!(r#"{{"apps": [{app}]}}"#);
+        assert_eq!(world.post(IMPORT, document).await.json()["changed"], 1, "{provider}");
+        assert_eq!(world.get(&format!("/api/apps/{provider}")).await.json()["verify_tokens"], 0);
+    }
+    let new = r#"{"id": "more", "provider": "generic", "secrets": ["0123456789abcdef"]}"#;
+    assert_eq!(world.post("/api/apps", new).await.status, 201);
+    for provider in ["", r#""provider": "meta", "#] {
+        let app = format!(r#"{{"id": "a", {provider}"secrets": ["0123456789abcdef"]}}"#);
+        let whole = format!(r#"{{"tenants": [{{"id": "Wrong"}}], "apps": [{app}]}}"#);
+        assert_eq!(world.post(IMPORT, whole).await.refused_fields(), ["tenants[0].id", "apps[0].verify_tokens"]);
+        assert_eq!(world.post("/api/apps", app).await.refused_fields(), ["apps[0].verify_tokens"]);
+    }
+}
+
+#[actix_web::test]
 async fn what_is_not_an_import_is_refused_without_being_repeated() {
     let world = Arc::new(World::default());
     for body in ["", "LEAK", "{", "{\"tenants\": [\"LEAK", "{} LEAK"] {

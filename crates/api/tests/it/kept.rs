@@ -122,8 +122,12 @@ async fn a_look_at_raw_bytes_is_written_down() {
     assert_eq!(world.send(Method::GET, &uri, &[("authorization", &own)], "").await.status, 200);
     let other = reader(&world, "globex").await;
     world.send(Method::GET, &uri, &[("authorization", &other)], "").await.problem(404);
-    for missing in [Uuid::nil().to_string(), "nonsense".to_owned()] {
-        world.get(&format!("/api/raw/{missing}")).await.problem(404);
+    world.get(&format!("/api/raw/{}", Uuid::nil())).await.problem(404);
+    let said = world.get("/api/raw/nonsense").await;
+    assert_eq!(said.refused_fields(), ["id"]);
+    assert!(said.json()["detail"].as_str().unwrap().contains("wharf:raw/<envelope id>"), "{}", said.text());
+    for unnamed in ["what%20is%20it", "%ff", "wharf:raw%2Fnonsense"] {
+        assert_eq!(world.get(&format!("/api/raw/{unnamed}")).await.refused_fields(), ["id"], "{unnamed}");
     }
     let filter = ActionFilter { limit: 10, ..ActionFilter::default() };
     let actions = world.access.0.access().actions(&filter).await.unwrap();

@@ -152,6 +152,38 @@ async fn an_offboarded_tenant_has_no_number_and_no_token_and_does_not_come_back(
 }
 
 #[actix_web::test]
+async fn long_lists_come_in_pages() {
+    let world = two_tenants().await;
+    for id in ["a", "z"] {
+        let app = json!({"id": id, "provider": "generic", "secrets": ["0123456789abcdef"]});
+        assert_eq!(call(&world, Method::POST, "/api/apps", app).await.status, 201);
+    }
+    for n in 0..4 {
+        token(&world, Scope::TenantReader, Some(if n == 2 { "globex" } else { "acme" })).await;
+    }
+    let uris = ["/api/tenants?", "/api/apps?", "/api/tokens?", "/api/tokens?tenant=acme&", "/api/actions?"];
+    for (uri, on) in uris.into_iter().zip(["after", "after", "before", "before", "before"]) {
+        let whole = world.get(uri).await.json();
+        assert!(whole.get("next").is_none(), "{whole}");
+        let whole = whole["data"].as_array().unwrap().clone();
+        assert!(whole.len() >= 2);
+        let (mut seen, mut from) = (Vec::new(), String::new());
+        loop {
+            let page = world.get(&format!("{uri}limit=1{from}")).await.json();
+            seen.extend(page["data"].as_array().unwrap().clone());
+            let Some(next) = page["next"].as_str() else { break };
+            assert_eq!(next, page["data"][0]["id"]);
+            from = format!("&{on}={next}");
+        }
+        assert_eq!(seen, whole, "{uri}");
+        for wrong in ["limit=0", "limit=1001", &format!("{on}=%20")] {
+            world.get(&format!("{uri}{wrong}")).await.problem(422);
+        }
+    }
+    assert_eq!(world.get("/api/apps").await.json()["data"][1]["numbers"], 2);
+}
+
+#[actix_web::test]
 async fn what_the_next_start_would_set_back_does_not_change_here() {
     let world = two_tenants().await;
     let app = json!({"id": "from-configuration", "secrets": ["0123456789abcdef"], "verify_tokens": ["token"]});
@@ -383,7 +415,7 @@ async fn the_log_says_what_was_changed_for_each_tenant_that_it_concerns() {
     let line = |all: [&str; 3]| all.map(|text| Some(text.to_owned()).filter(|text| !text.is_empty()));
     let moved = "number 777: acme -> globex from 2026-01-02T03:04:05Z";
     let expected = [
-        line(["acme", "acme", "tenant acme: active -> paused, renamed"]),
+        line(["acme", "acme", "tenant acme: active -> paused, renamed \"A name\" -> \"Other\""]),
         line(["777", "globex", moved]),
         line(["777", "acme", moved]),
         line(["main", "", "app main: default true -> false"]),
@@ -402,9 +434,33 @@ async fn the_log_says_what_was_changed_for_each_tenant_that_it_concerns() {
     assert!(of_acme.starts_with("number 2: nobody -> acme from") && !of_acme.contains("third"), "{of_acme}");
     assert!(of_third.contains("tenant third") && !of_third.contains("acme"), "{of_third}");
 
+    put("/api/tenants/third", json!({"name": format!("\"{}", "ü".repeat(100))})).await;
+    let renamed = told(&world, 1, None).await[0][2].clone().unwrap();
+    assert_eq!(renamed, format!("tenant third: renamed none -> \"\\\"{}\"", "ü".repeat(63)));
+
     call(&world, Method::POST, "/api/apps/main/secrets", json!({"secret": "fedcba9876543210"})).await;
     let rotated = told(&world, 1, None).await[0][2].clone().unwrap();
     assert!(rotated.starts_with("app main: secrets, 2 accepted, old ones until 20"), "{rotated}");
+}
+
+#[actix_web::test]
+async fn what_concerns_many_tenants_is_written_down_at_once() {
+    let world = two_tenants().await;
+    let import = json!({
+        "tenants": (0..1200).map(|n| json!({"id": format!("t{n:04}")})).collect::<Vec<_>>(),
+        "numbers": (0..1200).map(|n| {
+            json!({"phone_number_id": format!("1{n:04}"), "app": "main", "tenant": format!("t{n:04}")})
+        }).collect::<Vec<_>>(),
+    });
+    let writes = || world.access.0.faults().calls(port_contracts::Operation::WriteAccess);
+    let before = writes();
+    assert_eq!(call(&world, Method::POST, "/v1/directory/import", import).await.status, 200);
+    assert_eq!(writes() - before, 3, "before it is done, how it ended, and all that it concerns");
+    let rows = told(&world, 2000, None).await;
+    assert_eq!(rows.iter().filter(|row| row[1].as_ref().is_some_and(|tenant| tenant.starts_with('t'))).count(), 1000);
+    let last = rows.last().unwrap().clone().map(Option::unwrap);
+    assert_eq!(last[1], "t0999");
+    assert!(last[2].starts_with("tenant t0999: registered; number 10999: nobody -> t0999 from"), "{last:?}");
 }
 
 #[actix_web::test]
@@ -415,6 +471,35 @@ async fn what_a_token_may_not_do_is_written_down_as_an_attempt() {
     let filter = ActionFilter { limit: 1, ..ActionFilter::default() };
     let actions = world.access.0.access().actions(&filter).await.unwrap();
     assert_eq!((&*actions[0].action, actions[0].status), ("POST /api/tokens", Some(403)));
+}
+
+#[actix_web::test]
+async fn a_token_fills_no_log_with_what_it_may_not_do() {
+    use actix_web::App;
+    use actix_web::test::{TestRequest, call_service, init_service};
+
+    let world = two_tenants().await;
+    let one = token(&world, Scope::TenantSender, Some("acme")).await;
+    let two = token(&world, Scope::TenantSender, Some("acme")).await;
+    let service = init_service(App::new().configure(api::routes(world.deps()))).await;
+    let status = async |bearer: &str, request: TestRequest| {
+        let response = call_service(&service, request.insert_header(("authorization", bearer)).to_request()).await;
+        let wait = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
+        (response.status().as_u16(), wait)
+    };
+    let attempt = || TestRequest::post().uri("/api/tokens");
+    let before = told(&world, 1000, None).await.len();
+    for _ in 0..60 {
+        assert_eq!(status(&one, attempt()).await, (403, None));
+    }
+    for _ in 0..3 {
+        assert_eq!(status(&one, attempt()).await, (429, Some("60".to_owned())));
+    }
+    assert_eq!(told(&world, 1000, None).await.len() - before, 60);
+    assert_eq!(status(&one, TestRequest::get().uri("/api/tokens/self")).await.0, 200, "what is open to it stays open");
+    assert_eq!(status(&one, TestRequest::get().uri("/api/tokens")).await.0, 403, "of this nothing is written down");
+    assert_eq!(status(&two, attempt()).await.0, 403);
+    assert_eq!(told(&world, 1000, None).await.len() - before, 61);
 }
 
 /// A directory in which a tenant leaves just after somebody looked.

@@ -7,14 +7,14 @@ use async_trait::async_trait;
 use common::access::{Action, Scope, Token, TokenHash};
 use common::{TenantId, Timestamp};
 use ports::Unavailable;
-use ports::access::{Access, ActionFilter, Done};
+use ports::access::{Access, ActionFilter, Done, TokenFilter};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres, Row as _};
 use uuid::Uuid;
 
 use super::database::{Database, bounded, settle};
-use super::values::{Moment, optional, storable};
+use super::values::{Moment, column, optional, storable};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -66,9 +66,13 @@ impl Access for PostgresAccess {
         self.read(statement).await?.first().map(token).transpose()
     }
 
-    async fn tokens(&self, tenant: Option<&TenantId>) -> Result<Vec<Token>, Unavailable> {
-        let all = format!("{TOKEN} WHERE $1::text IS NULL OR tenant = $1 ORDER BY id DESC");
-        let statement = sqlx::query(AssertSqlSafe(all)).bind(tenant.map(TenantId::as_str));
+    async fn tokens(&self, filter: &TokenFilter) -> Result<Vec<Token>, Unavailable> {
+        let page =
+            "WHERE ($1::text IS NULL OR tenant = $1) AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3";
+        let statement = sqlx::query(AssertSqlSafe(format!("{TOKEN} {page}")))
+            .bind(filter.tenant.as_ref().map(TenantId::as_str))
+            .bind(filter.before)
+            .bind(i64::from(filter.limit));
         self.read(statement).await?.iter().map(token).collect()
     }
 
@@ -87,21 +91,25 @@ impl Access for PostgresAccess {
         self.write(statement).await
     }
 
-    async fn begin_action(&self, action: &Action) -> Result<(), Unavailable> {
+    async fn begin_actions(&self, actions: &[Action]) -> Result<(), Unavailable> {
+        if actions.is_empty() {
+            return Ok(());
+        }
         let statement = sqlx::query(
             "INSERT INTO actions (id, at, token, actor, action, target, tenant, source_ip, status, details) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING",
+             SELECT * FROM UNNEST($1::uuid[], $2::timestamptz[], $3::uuid[], $4::text[], $5::text[], $6::text[], \
+             $7::text[], $8::text[], $9::integer[], $10::text[]) ON CONFLICT (id) DO NOTHING",
         )
-        .bind(action.id)
-        .bind(Moment::from(action.at))
-        .bind(action.token)
-        .bind(storable(&action.actor))
-        .bind(storable(&action.action))
-        .bind(optional(action.target.as_ref()))
-        .bind(action.tenant.as_ref().map(TenantId::as_str))
-        .bind(action.source_ip.to_string())
-        .bind(action.status.map(i32::from))
-        .bind(optional(action.details.as_ref()));
+        .bind(column(actions, |action| action.id))
+        .bind(column(actions, |action| Moment::from(action.at)))
+        .bind(column(actions, |action| action.token))
+        .bind(column(actions, |action| storable(&action.actor)))
+        .bind(column(actions, |action| storable(&action.action)))
+        .bind(column(actions, |action| optional(action.target.as_ref())))
+        .bind(column(actions, |action| action.tenant.as_ref().map(TenantId::as_str)))
+        .bind(column(actions, |action| action.source_ip.to_string()))
+        .bind(column(actions, |action| action.status.map(i32::from)))
+        .bind(column(actions, |action| optional(action.details.as_ref())));
         self.write(statement).await.map(|_| ())
     }
 

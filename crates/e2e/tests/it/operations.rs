@@ -18,7 +18,6 @@ const OTHER_PROVIDERS: &str = r#"
 id = "texts"
 provider = "twilio"
 secrets = ["e2e-auth-token-0123456789abcdef"]
-verify_tokens = []
 account = "AC00000000000000000000000000000003"
 public_url = "https://hooks.example.com"
 
@@ -26,7 +25,6 @@ public_url = "https://hooks.example.com"
 id = "ours"
 provider = "generic"
 secrets = ["e2e-generic-secret-0123456789abcdef"]
-verify_tokens = []
 
 [[numbers]]
 phone_number_id = "+15551230001"
@@ -269,6 +267,10 @@ fn what_commands_are_refused_says_why() {
     assert!(unsure.code != Some(0) && unsure.stderr.contains("--yes"), "{unsure:?}");
     let missing = run(&wharf, &["raw", "show", "wharf:raw/00000000-0000-0000-0000-000000000000"]);
     assert!(missing.stderr.contains("404"), "{missing:?}");
+    for wrong in ["nonsense", "wharf:raw/nonsense", "what is it"] {
+        let refused = run(&wharf, &["raw", "show", wrong]);
+        assert!(refused.stderr.contains("422") && refused.stderr.contains("wharf:raw/<envelope id>"), "{refused:?}");
+    }
     let listed = done(&wharf, &["tenants", "list", "--waba", WABA]);
     assert_eq!(listed.trim(), "none", "a wildcard owns no account");
 }

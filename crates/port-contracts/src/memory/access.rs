@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use common::access::{Action, Token, TokenHash};
 use common::{TenantId, Timestamp};
 use ports::Unavailable;
-use ports::access::{Access, ActionFilter, Done};
+use ports::access::{Access, ActionFilter, Done, TokenFilter};
 use uuid::Uuid;
 
 use super::{MemoryBackend, Operation};
@@ -43,11 +43,13 @@ impl Access for MemoryBackend {
         self.faults().run(Operation::ReadAccess, work).await
     }
 
-    async fn tokens(&self, tenant: Option<&TenantId>) -> Result<Vec<Token>, Unavailable> {
+    async fn tokens(&self, filter: &TokenFilter) -> Result<Vec<Token>, Unavailable> {
         let work = || {
             let kept = self.access_rows();
             let tokens = kept.tokens.values().rev().map(|(token, _)| token);
-            tokens.filter(|token| tenant.is_none() || token.tenant.as_ref() == tenant).cloned().collect()
+            let older = tokens.filter(|each| filter.before.is_none_or(|before| each.id < before));
+            let own = older.filter(|each| filter.tenant.is_none() || each.tenant == filter.tenant);
+            own.take(usize::try_from(filter.limit).unwrap()).cloned().collect()
         };
         self.faults().run(Operation::ReadAccess, work).await
     }
@@ -66,9 +68,12 @@ impl Access for MemoryBackend {
         self.faults().run(Operation::WriteAccess, work).await
     }
 
-    async fn begin_action(&self, action: &Action) -> Result<(), Unavailable> {
+    async fn begin_actions(&self, actions: &[Action]) -> Result<(), Unavailable> {
         let work = || {
-            self.access_rows().actions.entry(action.id).or_insert_with(|| action.clone());
+            let mut kept = self.access_rows();
+            for action in actions {
+                kept.actions.entry(action.id).or_insert_with(|| action.clone());
+            }
         };
         self.faults().run(Operation::WriteAccess, work).await
     }
