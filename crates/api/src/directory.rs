@@ -3,17 +3,50 @@
 //! What is written depends on what was read, so a change that somebody else came before is planned again. It runs to its
 //! end when its caller hangs up.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpResponse, rt};
 use common::directory::{Directory, Entry};
 use common::keys::KeyRing;
-use ports::directory::{Updated, update};
+use ports::Unavailable;
+use ports::directory::{DirectoryStore, Updated, update};
 use serde::Serialize;
 
 use crate::import::Import;
 use crate::plan::plan;
 use crate::problem::Problem;
 use crate::{State, body, log};
+
+/// The directory as it was read last. It is read again after a change, by whomever: to read it all takes long where there
+/// are many tenants.
+pub(crate) struct Snapshots {
+    store: Arc<dyn DirectoryStore>,
+    last: Mutex<Arc<Directory>>,
+}
+
+impl Snapshots {
+    pub(crate) fn new(store: Arc<dyn DirectoryStore>) -> Self {
+        // As a new store is.
+        Self { store, last: Mutex::default() }
+    }
+
+    /// The whole directory as of now.
+    pub(crate) async fn snapshot(&self) -> Result<Arc<Directory>, Unavailable> {
+        let revision = self.store.revision().await?;
+        let last = Arc::clone(&self.last());
+        if last.revision == revision {
+            return Ok(last);
+        }
+        let read = Arc::new(self.store.snapshot().await?);
+        self.last().clone_from(&read);
+        Ok(read)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Arc<Directory>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[derive(Serialize)]
 struct Imported {
@@ -48,7 +81,7 @@ pub(crate) async fn change<T: Send + 'static>(
             said = Some((more, log::Changes::of(current, &entries)));
             Ok::<_, Problem>(entries)
         };
-        let updated = update(&*state.directory, planned).await?;
+        let updated = update(&*state.directory.store, planned).await?;
         if updated.changed > 0 {
             tracing::info!(changed = updated.changed, revision = updated.revision, "directory changed");
         }

@@ -53,6 +53,7 @@ pub use import::{Import, ImportApp, ImportNumber, ImportTenant, VerifyTokens};
 pub use plan::apply_import;
 
 use access::Tokens;
+use directory::Snapshots;
 use problem::Problem;
 use routes::ApiRoute;
 
@@ -102,7 +103,7 @@ impl fmt::Debug for Deps {
 struct State {
     feed: Arc<dyn Feed>,
     messages: Arc<dyn MessageLog>,
-    directory: Arc<dyn DirectoryStore>,
+    directory: Snapshots,
     keys: Arc<dyn Fn() -> Arc<KeyRing> + Send + Sync>,
     access: Arc<dyn Access>,
     statistics: Arc<dyn Statistics>,
@@ -126,7 +127,7 @@ pub fn routes(deps: Deps) -> impl Fn(&mut ServiceConfig) + Clone + Send + 'stati
     let state = Arc::new(State {
         feed: deps.feed,
         messages: deps.messages,
-        directory: deps.directory,
+        directory: Snapshots::new(deps.directory),
         keys: deps.keys,
         configured_apps: deps.configured_apps,
         trusted_proxies: deps.trusted_proxies,

@@ -120,7 +120,8 @@ pub(crate) async fn create(state: Data<State>, body: Payload) -> Result<HttpResp
     if let Some(tenant) = &made.tenant {
         log::tenant(tenant);
         // Whoever sent it off meanwhile may have revoked its tokens before this one was there.
-        if has_left(&state.directory.snapshot().await?, tenant) {
+        let directory = state.directory.snapshot().await?;
+        if has_left(&directory, tenant) {
             state.access.revoke_token(made.id, now).await?;
             return Err(Problem::invalid(vec![FieldError::new("tenant", "has just left")]));
         }

@@ -134,6 +134,10 @@ impl DirectoryStore for PublishedDirectory {
         self.database.snapshot().await
     }
 
+    async fn revision(&self) -> Result<u64, Unavailable> {
+        self.database.revision().await
+    }
+
     async fn changed(&self, revision: u64) -> Result<u64, Unavailable> {
         self.database.changed(revision).await
     }

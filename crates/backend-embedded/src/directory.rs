@@ -45,6 +45,11 @@ impl DirectoryStore for SqliteDirectory {
         Ok(directory)
     }
 
+    async fn revision(&self) -> Result<u64, Unavailable> {
+        // Whoever writes is in this process.
+        Ok(*self.revision.borrow())
+    }
+
     async fn changed(&self, revision: u64) -> Result<u64, Unavailable> {
         let mut watched = self.revision.subscribe();
         let newer = watched.wait_for(|current| *current > revision).await;

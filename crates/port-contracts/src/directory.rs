@@ -27,6 +27,7 @@ macro_rules! directory_contract {
             the_last_value_of_a_key_wins,
             the_revision_grows_with_every_write,
             the_snapshot_has_the_revision_of_the_last_write,
+            the_revision_alone_is_that_of_the_snapshot,
             writing_the_same_again_changes_nothing_but_the_revision,
             changed_returns_at_once_when_the_directory_is_newer,
             changed_wakes_up_on_a_write,
@@ -158,6 +159,16 @@ pub async fn the_snapshot_has_the_revision_of_the_last_write<H: Harness>() {
         let revision = write(&scene, vec![tenant_entry(name), Entry::SingleTenant(false)]).await;
         assert_eq!(snapshot(&scene).await.revision, revision);
     }
+}
+
+pub async fn the_revision_alone_is_that_of_the_snapshot<H: Harness>() {
+    let scene = Scene::<H>::open().await;
+    assert_eq!(scene.directory().revision().await.unwrap(), snapshot(&scene).await.revision);
+    let written = write(&scene, vec![tenant_entry("a")]).await;
+    assert_eq!(scene.directory().revision().await.unwrap(), written);
+    let scene = scene.restart().await;
+    assert_eq!(scene.directory().revision().await.unwrap(), written);
+    assert_eq!(snapshot(&scene).await.revision, written);
 }
 
 pub async fn writing_the_same_again_changes_nothing_but_the_revision<H: Harness>() {

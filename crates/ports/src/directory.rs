@@ -22,6 +22,9 @@ pub trait DirectoryStore: Send + Sync {
     /// The whole directory as of now. It is complete or an error, never a part.
     async fn snapshot(&self) -> Result<Directory, Unavailable>;
 
+    /// The revision that a snapshot would have now, for those who still have one. Costs little.
+    async fn revision(&self) -> Result<u64, Unavailable>;
+
     /// Waits until the directory is newer than `revision` and returns its revision.
     async fn changed(&self, revision: u64) -> Result<u64, Unavailable>;
 

@@ -118,6 +118,10 @@ impl ports::directory::DirectoryStore for Slow {
         snapshot
     }
 
+    async fn revision(&self) -> Result<u64, ports::Unavailable> {
+        self.0.revision().await
+    }
+
     async fn changed(&self, revision: u64) -> Result<u64, ports::Unavailable> {
         self.0.changed(revision).await
     }

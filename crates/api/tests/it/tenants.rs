@@ -152,6 +152,32 @@ async fn an_offboarded_tenant_has_no_number_and_no_token_and_does_not_come_back(
 }
 
 #[actix_web::test]
+async fn the_directory_is_read_again_when_it_has_changed_and_only_then() {
+    use actix_web::App;
+    use actix_web::test::{TestRequest, call_and_read_body_json, init_service};
+
+    let world = two_tenants().await;
+    let service = init_service(App::new().configure(api::routes(world.deps()))).await;
+    let name = async |request: TestRequest| {
+        let request = request.uri("/api/tenants/acme").insert_header(bearer()).to_request();
+        let tenant: Value = call_and_read_body_json(&service, request).await;
+        tenant["name"].as_str().unwrap().to_owned()
+    };
+    let before = world.looks.load(Ordering::Relaxed);
+    for _ in 0..3 {
+        assert_eq!(name(TestRequest::get()).await, "A name");
+    }
+    assert_eq!(world.looks.load(Ordering::Relaxed) - before, 1);
+    assert_eq!(name(TestRequest::put().set_payload(r#"{"name":"Here"}"#)).await, "Here");
+    // By another process.
+    let seen = world.snapshot().await.unwrap();
+    let acme = seen.tenant(&TenantId::new("acme").unwrap()).unwrap().clone();
+    let renamed = Entry::Tenant(Tenant { name: Some("There".to_owned()), ..acme });
+    world.write(vec![renamed], seen.revision).await.unwrap();
+    assert_eq!(name(TestRequest::get()).await, "There");
+}
+
+#[actix_web::test]
 async fn long_lists_come_in_pages() {
     let world = two_tenants().await;
     for id in ["a", "z"] {
@@ -519,6 +545,10 @@ impl DirectoryStore for LeavesAfterALook {
             self.world.access.0.access().revoke_tokens_of(&acme, SystemClock.now()).await?;
         }
         Ok(seen)
+    }
+
+    async fn revision(&self) -> Result<u64, Unavailable> {
+        self.world.revision().await
     }
 
     async fn changed(&self, revision: u64) -> Result<u64, Unavailable> {

@@ -1,5 +1,6 @@
 //! Stand-ins and a client.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use actix_web::http::StatusCode;
@@ -31,6 +32,8 @@ pub(crate) struct World {
     pub(crate) totals: MessageTotals,
     pub(crate) feed: Option<FeedPage>,
     pub(crate) directory: Mutex<Directory>,
+    /// How often the directory was read.
+    pub(crate) looks: AtomicUsize,
     pub(crate) searched: Mutex<Vec<MessageFilter>>,
     pub(crate) summed: Mutex<Vec<Option<TenantId>>>,
     pub(crate) read: Mutex<Vec<(Position, usize, FeedFilter)>>,
@@ -187,7 +190,13 @@ impl Feed for World {
 impl DirectoryStore for World {
     async fn snapshot(&self) -> Result<Directory, Unavailable> {
         self.up()?;
+        self.looks.fetch_add(1, Ordering::Relaxed);
         Ok(self.directory.lock().unwrap().clone())
+    }
+
+    async fn revision(&self) -> Result<u64, Unavailable> {
+        self.up()?;
+        Ok(self.directory.lock().unwrap().revision)
     }
 
     async fn changed(&self, _: u64) -> Result<u64, Unavailable> {

@@ -264,6 +264,10 @@ impl DirectoryStore for StreamDirectory {
         }
     }
 
+    async fn revision(&self) -> Result<u64, Unavailable> {
+        Ok(self.head().await?.map_or(0, |head| head.revision))
+    }
+
     async fn changed(&self, revision: u64) -> Result<u64, Unavailable> {
         // Subscribed before the first look, so that no change falls between.
         let mut announced = self.client.subscribe(HEAD).await.map_err(unavailable)?;

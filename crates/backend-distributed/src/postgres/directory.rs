@@ -98,13 +98,6 @@ impl PostgresDirectory {
         bounded(lock).await.map_err(unavailable)
     }
 
-    async fn revision(&self) -> Result<u64, Unavailable> {
-        let mut connection = self.database.acquire().await?;
-        let query = sqlx::query_scalar::<_, i64>("SELECT revision FROM directory_head");
-        let revision = bounded(query.fetch_one(&mut *connection)).await;
-        settle(connection, revision).map(i64::unsigned_abs)
-    }
-
     /// Waits for a notification; without a listener, for ever.
     async fn listen(&self) {
         let mut listener = self.listener.lock().await;
@@ -127,6 +120,13 @@ impl DirectoryStore for PostgresDirectory {
         let changes = self.entries_since(0).await?;
         let entries = changes.entries.into_iter().map(|(key, entry, _)| (key, entry)).collect();
         Ok(Directory { revision: changes.head, entries })
+    }
+
+    async fn revision(&self) -> Result<u64, Unavailable> {
+        let mut connection = self.database.acquire().await?;
+        let query = sqlx::query_scalar::<_, i64>("SELECT revision FROM directory_head");
+        let revision = bounded(query.fetch_one(&mut *connection)).await;
+        settle(connection, revision).map(i64::unsigned_abs)
     }
 
     async fn changed(&self, revision: u64) -> Result<u64, Unavailable> {

@@ -41,6 +41,10 @@ impl DirectoryStore for WrittenHereReadThere {
         self.nats.directory().snapshot().await
     }
 
+    async fn revision(&self) -> Result<u64, Unavailable> {
+        self.nats.directory().revision().await
+    }
+
     async fn changed(&self, revision: u64) -> Result<u64, Unavailable> {
         self.nats.directory().changed(revision).await
     }

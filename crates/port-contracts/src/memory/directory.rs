@@ -13,6 +13,10 @@ impl DirectoryStore for MemoryBackend {
         self.faults().run(Operation::Snapshot, || self.shared.directory.borrow().clone()).await
     }
 
+    async fn revision(&self) -> Result<u64, Unavailable> {
+        self.faults().run(Operation::Snapshot, || self.shared.directory.borrow().revision).await
+    }
+
     async fn changed(&self, revision: u64) -> Result<u64, Unavailable> {
         self.faults().pass(Operation::Changed).await?;
         let mut changes = self.shared.directory.subscribe();
