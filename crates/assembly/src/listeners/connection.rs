@@ -7,6 +7,10 @@
 //! **Whoever begins a second head and stops, or never reads the rest of an answer**, is on no clock of the HTTP layer. So
 //! there is one ([`Idle`]) from the opening of the connection and from the end of each request's handling to the next
 //! request. It does not stop for single bytes, and not for a request that is being answered while nothing can be written.
+//!
+//! **Whoever sends many requests at once** may have some of them read and not looked at: the HTTP layer takes up no more
+//! while sixteen wait, and where those are answered at once it waits for the next byte, which may never come. So it is
+//! asked once more after it has written.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -32,6 +36,8 @@ struct Shared {
     readable: Cell<usize>,
     /// Since when writing has had to wait; `None` while it has not.
     blocked_since: Cell<Option<Instant>>,
+    /// Whether anything was written in this turn.
+    has_written: Cell<bool>,
 }
 
 /// The other end of a [`Connection`].
@@ -41,7 +47,8 @@ impl Connection {
     pub(super) fn new(stream: TcpStream) -> (Self, Keeper) {
         // A handshake takes what it needs.
         let (readable, blocked_since) = (Cell::new(usize::MAX), Cell::new(None));
-        let shared = Rc::new(Shared { stream: RefCell::new(stream), readable, blocked_since });
+        let has_written = Cell::new(false);
+        let shared = Rc::new(Shared { stream: RefCell::new(stream), readable, blocked_since, has_written });
         (Self(shared.clone()), Keeper(shared))
     }
 
@@ -52,6 +59,7 @@ impl Connection {
     fn written<T>(&self, poll: Poll<T>) -> Poll<T> {
         let since = poll.is_pending().then(|| self.0.blocked_since.get().unwrap_or_else(Instant::now));
         self.0.blocked_since.set(since);
+        self.0.has_written.set(self.0.has_written.get() || poll.is_ready());
         poll
     }
 }
@@ -110,7 +118,12 @@ impl Keeper {
                 let _ = ready!(self.0.stream.borrow().poll_write_ready(cx));
             }
             self.0.readable.set(AT_ONCE);
-            served.as_mut().poll(cx)
+            self.0.has_written.set(false);
+            let poll = served.as_mut().poll(cx);
+            if poll.is_pending() && self.0.has_written.get() {
+                cx.waker().wake_by_ref();
+            }
+            poll
         });
         tokio::select! {
             biased;
@@ -171,7 +184,8 @@ impl Drop for Answering {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt as _;
+    use actix_service::{Service as _, ServiceFactory as _, fn_service};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -284,5 +298,47 @@ mod tests {
             before
         };
         assert!(before < 10, "asked {before} times");
+    }
+
+    #[actix_web::test]
+    async fn what_was_read_and_not_looked_at_is_answered_too() {
+        const REQUESTS: usize = 300;
+        let (mut client, connection, keeper) = connection().await;
+        let (first, asked) = (Rc::new(tokio::sync::Notify::new()), Rc::new(Cell::new(0)));
+        let (told, counted) = (first.clone(), asked.clone());
+        let answers = fn_service(move |_: actix_http::Request| {
+            counted.set(counted.get() + 1);
+            let first = (counted.get() == 1).then(|| told.clone());
+            async move {
+                if let Some(first) = first {
+                    first.notified().await;
+                }
+                Ok::<_, actix_http::Error>(actix_http::Response::ok())
+            }
+        });
+        let address = client.local_addr().unwrap();
+        let http = super::super::http(LIMIT, std::future::pending::<()>, address).h1(answers);
+        let http = http.new_service(()).await.unwrap();
+        // By itself, as everything that wakes this test would wake it too.
+        let served = actix_web::rt::spawn(keeper.keep(LIMIT, http.call((connection, Some(address)))));
+        let asking = async {
+            // More than one turn reads.
+            client
+                .write_all(&b"GET / HTTP/1.1\r\nHost: wharf\r\nX: some more of it\r\n\r\n".repeat(REQUESTS))
+                .await
+                .unwrap();
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(asked.get(), 1, "the others wait for the first");
+            first.notify_one();
+            let mut answered = Vec::new();
+            while answered.windows(4).filter(|end| end == b"\r\n\r\n").count() < REQUESTS {
+                client.read_buf(&mut answered).await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), asking).await.expect("every request is answered");
+        served.abort();
+        assert_eq!(asked.get(), REQUESTS);
     }
 }
