@@ -52,6 +52,7 @@ pub(crate) async fn run(args: RawArgs) -> anyhow::Result<ExitCode> {
         }
         RawCommand::Show { reference } => {
             let id = reference.strip_prefix("wharf:raw/").unwrap_or(&reference);
+            anyhow::ensure!(!id.is_empty(), "a reference looks like wharf:raw/<envelope id>");
             args.remote.run(Method::GET, &format!("/api/raw/{}", part(id)), None, shown).await
         }
     }

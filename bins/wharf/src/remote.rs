@@ -1,6 +1,7 @@
 //! The API of a running Wharf, as the commands of operators speak to it.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -133,13 +134,10 @@ impl Remote {
         }
     }
 
-    #[expect(clippy::print_stdout, reason = "the command line speaks to a person")]
     fn print(&self, answer: &Value, show: impl FnOnce(&Value) -> String) {
-        if self.json {
-            println!("{answer:#}");
-        } else {
-            println!("{}", show(answer).trim_end());
-        }
+        let text = if self.json { format!("{answer:#}") } else { show(answer) };
+        // Who has read enough may close its end.
+        let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
     }
 }
 

@@ -17,7 +17,7 @@ use actix_web::http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::web::Data;
-use actix_web::{Error, FromRequest, HttpMessage as _, HttpRequest, ResponseError as _};
+use actix_web::{Error, FromRequest, HttpMessage as _, HttpRequest, ResponseError as _, rt};
 use common::TenantId;
 use common::access::{Action, Scope, Token, TokenHash};
 use moka::sync::Cache;
@@ -28,6 +28,7 @@ use service::client::client_address;
 use service::networks::Networks;
 use uuid::Uuid;
 
+use crate::log::Log;
 use crate::problem::Problem;
 use crate::routes::ApiRoute;
 use crate::{State, log};
@@ -40,8 +41,8 @@ const MAX_REMEMBERED: u64 = 10_000;
 const TRUSTED: Duration = Duration::from_hours(24);
 /// Refused requests of one address within [`FAILURES_FOR`] before its unknown tokens are not even looked up.
 const MAX_FAILURES: u32 = 30;
-/// What one token may try that its scope does not open within [`FAILURES_FOR`] before that is no longer written down:
-/// a token of the least scope must not fill the log.
+/// What one token may try that its scope does not open, and a tenant's how often look at raw webhooks, within
+/// [`FAILURES_FOR`] before that is no longer written down: a token of small scope must not fill the log.
 const MAX_ATTEMPTS: u32 = 60;
 const FAILURES_FOR: Duration = Duration::from_mins(1);
 /// Addresses, and tokens, whose failures are counted at once.
@@ -136,7 +137,7 @@ impl Tokens {
         let token = match self.known.get(&hash) {
             Some(known) => known,
             None if self.failures.are_too_many(&from) && !self.trusted.contains_key(&hash) => {
-                return Err(Stranger::TooMany);
+                return Err(self.failed(from));
             }
             None => {
                 let found = self.stored.find_token(hash).await.map_err(|error| Stranger::Problem(error.into()))?;
@@ -155,19 +156,26 @@ impl Tokens {
     fn failed(&self, from: IpAddr) -> Stranger {
         match self.failures.count(from) {
             Failed::Never => tracing::warn!(client.address = %from, "an API request without a valid token"),
-            Failed::Enough => tracing::warn!(client.address = %from, "more of them; this address has to wait"),
-            Failed::Seldom | Failed::TooOften => {}
+            Failed::Enough => {
+                tracing::warn!(client.address = %from, "more of them; this address has to wait");
+                return Stranger::TooMany;
+            }
+            Failed::Seldom => {}
+            Failed::TooOften => return Stranger::TooMany,
         }
         Stranger::Unauthorized
     }
 
-    /// Counts what a token tries that is not open to it; whether that may be written down.
-    fn tried(&self, caller: &Caller) -> bool {
+    /// Counts what would fill the log of actions; the answer, if it is too much.
+    fn tried(&self, caller: &Caller) -> Result<(), Problem> {
         let failed = self.attempts.count(caller.token);
         if failed == Failed::Enough {
-            tracing::warn!(token = caller.name, "a token tries much that its scope does not open; it has to wait");
+            tracing::warn!(token = caller.name, "a token fills the log of actions; it has to wait");
         }
-        matches!(failed, Failed::Never | Failed::Seldom)
+        if matches!(failed, Failed::Never | Failed::Seldom) {
+            return Ok(());
+        }
+        Err(Problem::too_many("this token has filled the log of actions enough for now", FAILURES_FOR))
     }
 }
 
@@ -248,8 +256,7 @@ pub(crate) async fn guard(
     };
     if !route.scopes.contains(&caller.scope) {
         if let Some(action) = action {
-            if !state.tokens.tried(&caller) {
-                let problem = Problem::too_many("this token tried too much that its scope does not open", FAILURES_FOR);
+            if let Err(problem) = state.tokens.tried(&caller) {
                 return Ok(request.into_response(problem.error_response()));
             }
             // An attempt; what is refused needs no trace to be refused.
@@ -258,13 +265,31 @@ pub(crate) async fn guard(
         let problem = Problem::forbidden("this token's scope does not open this");
         return Ok(request.into_response(problem.error_response()));
     }
+    let is_tenants_look = *request.method() == Method::GET && caller.tenant.is_some();
+    if action.is_some()
+        && is_tenants_look
+        && let Err(problem) = state.tokens.tried(&caller)
+    {
+        return Ok(request.into_response(problem.error_response()));
+    }
     request.extensions_mut().insert(caller);
     let Some(action) = action else { return Ok(next.call(request).await?.map_into_boxed_body()) };
     if let Err(error) = state.tokens.stored.begin_actions(std::slice::from_ref(&action)).await {
         // What leaves no trace is not done.
         return Ok(request.into_response(Problem::unavailable(&error).error_response()));
     }
-    let (response, log) = log::collect(next.call(request)).await;
+    // To its end, also when the caller hangs up: what is changed then must be written down.
+    let finished = rt::spawn(finish(state, action, log::collect(next.call(request))));
+    finished.await.unwrap_or_else(|_| Err(Problem::internal("the request was not handled to its end").into()))
+}
+
+/// Waits for a request that is handled, and writes down what came of it.
+async fn finish<B: MessageBody + 'static>(
+    state: Data<State>,
+    action: Action,
+    handled: impl Future<Output = (Result<ServiceResponse<B>, Error>, Log)> + 'static,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let (response, log) = handled.await;
     let response = response?.map_into_boxed_body();
     let (status, done) = (response.status().as_u16(), log.done());
     if let Err(error) = state.tokens.stored.finish_action(action.id, status, &done).await {

@@ -15,8 +15,6 @@ use ports::access::Done;
 const MAX_DETAILS: usize = 2000;
 /// Characters of a name that are kept.
 const MAX_NAME: usize = 64;
-/// Tenants that one request's changes are written down for, beside its own. An import may concern more.
-const MAX_TENANTS: usize = 1000;
 
 tokio::task_local! {
     static LOG: RefCell<Log>;
@@ -33,6 +31,8 @@ pub(crate) struct Log {
 #[derive(Debug, PartialEq, Eq)]
 struct Change {
     text: String,
+    /// Whether the entry is new. Where not all is told, that something was added matters least.
+    is_new: bool,
     /// Whose it is, and whose it was.
     tenants: BTreeSet<TenantId>,
 }
@@ -84,7 +84,8 @@ impl Changes {
 impl Log {
     /// What is known of the request that concerns this tenant, or nobody's.
     pub(crate) fn done(&self) -> Done {
-        let details = joined(self.changes.iter().map(|change| change.text.as_str()));
+        let (new, changed): (Vec<_>, Vec<_>) = self.changes.iter().partition(|change| change.is_new);
+        let details = joined(changed.into_iter().chain(new).map(|change| change.text.as_str()));
         Done { details: details.or_else(|| self.done.details.clone()), ..self.done.clone() }
     }
 
@@ -96,8 +97,7 @@ impl Log {
                 all.entry(tenant).or_default().push(&change.text);
             }
         }
-        let others = all.into_iter().take(MAX_TENANTS);
-        others.map(|(tenant, texts)| (tenant.clone(), joined(texts.into_iter()))).collect()
+        all.into_iter().map(|(tenant, texts)| (tenant.clone(), joined(texts.into_iter()))).collect()
     }
 }
 
@@ -121,6 +121,7 @@ fn joined<'t>(texts: impl Iterator<Item = &'t str>) -> Option<String> {
 }
 
 fn described(before: Option<&Entry>, after: &Entry) -> Change {
+    let is_new = before.is_none();
     let registered = || vec!["registered".to_owned()];
     let (what, parts, tenants) = match (before, after) {
         (before, Entry::Tenant(after)) => {
@@ -138,7 +139,7 @@ fn described(before: Option<&Entry>, after: &Entry) -> Change {
         }
         (_, Entry::SingleTenant(is)) => ("single-tenant operation".to_owned(), vec![is.to_string()], BTreeSet::new()),
     };
-    Change { text: format!("{what}: {}", parts.join(", ")), tenants }
+    Change { text: format!("{what}: {}", parts.join(", ")), is_new, tenants }
 }
 
 fn of_tenant(before: &Tenant, after: &Tenant) -> Vec<String> {
@@ -157,7 +158,9 @@ fn of_tenant(before: &Tenant, after: &Tenant) -> Vec<String> {
 
 /// A name, or its beginning. What it holds can be taken for nothing else of the text.
 fn quoted(name: Option<&str>) -> String {
-    name.map_or_else(|| "none".to_owned(), |name| format!("{:?}", name.chars().take(MAX_NAME).collect::<String>()))
+    let Some(name) = name else { return "none".to_owned() };
+    let cut = if name.chars().nth(MAX_NAME).is_some() { "…" } else { "" };
+    format!("{:?}{cut}", name.chars().take(MAX_NAME).collect::<String>())
 }
 
 fn of_app(before: &App, after: &App) -> Vec<String> {

@@ -13,9 +13,9 @@ use object_store::ObjectStoreExt as _;
 use ports::raw::RawPlace;
 use serde::Serialize;
 
-use crate::State;
 use crate::access::Caller;
 use crate::problem::Problem;
+use crate::{State, log};
 
 #[derive(Serialize)]
 struct Shown<'a> {
@@ -66,6 +66,7 @@ async fn open(state: &State, caller: &Caller, sealed: &Bytes) -> Result<HttpResp
     let parts = envelope::decode(sealed).map_err(|_| Problem::internal("the stored bytes are no envelope"))?;
     let header = &parts.header;
     caller.may_see(&header.tenant)?;
+    log::tenant(&header.tenant);
     let snapshot = state.directory.snapshot().await?;
     let directory = OpenDirectory::open(&snapshot, &(state.keys)())
         .map_err(|_| Problem::internal("the directory does not open under the keys of this process"))?;

@@ -134,6 +134,7 @@ async fn a_look_at_raw_bytes_is_written_down() {
     assert_eq!(actions.len(), 5, "also those that found nothing");
     assert!(actions.iter().all(|action| action.action == "GET /api/raw/{id}"));
     assert_eq!(actions[4].target, Some(envelope.to_string()));
+    assert_eq!(actions[4].tenant, Some(TenantId::new("acme").unwrap()), "an operator's look at a tenant's");
     world.access.0.faults().take_down(port_contracts::Operation::WriteAccess);
     world.get(&uri).await.problem(503);
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+use std::time::Duration;
 
 use actix_web::http::Method;
 use async_trait::async_trait;
@@ -462,7 +464,7 @@ async fn the_log_says_what_was_changed_for_each_tenant_that_it_concerns() {
 
     put("/api/tenants/third", json!({"name": format!("\"{}", "ü".repeat(100))})).await;
     let renamed = told(&world, 1, None).await[0][2].clone().unwrap();
-    assert_eq!(renamed, format!("tenant third: renamed none -> \"\\\"{}\"", "ü".repeat(63)));
+    assert_eq!(renamed, format!("tenant third: renamed none -> \"\\\"{}\"…", "ü".repeat(63)));
 
     call(&world, Method::POST, "/api/apps/main/secrets", json!({"secret": "fedcba9876543210"})).await;
     let rotated = told(&world, 1, None).await[0][2].clone().unwrap();
@@ -483,10 +485,60 @@ async fn what_concerns_many_tenants_is_written_down_at_once() {
     assert_eq!(call(&world, Method::POST, "/v1/directory/import", import).await.status, 200);
     assert_eq!(writes() - before, 3, "before it is done, how it ended, and all that it concerns");
     let rows = told(&world, 2000, None).await;
-    assert_eq!(rows.iter().filter(|row| row[1].as_ref().is_some_and(|tenant| tenant.starts_with('t'))).count(), 1000);
+    assert_eq!(rows.iter().filter(|row| row[1].as_ref().is_some_and(|tenant| tenant.starts_with('t'))).count(), 1200);
     let last = rows.last().unwrap().clone().map(Option::unwrap);
-    assert_eq!(last[1], "t0999");
-    assert!(last[2].starts_with("tenant t0999: registered; number 10999: nobody -> t0999 from"), "{last:?}");
+    assert_eq!(last[1], "t1199");
+    assert!(last[2].starts_with("tenant t1199: registered; number 11199: nobody -> t1199 from"), "{last:?}");
+}
+
+#[actix_web::test]
+async fn what_is_taken_away_is_not_hidden_behind_what_is_new() {
+    let world = two_tenants().await;
+    let import = json!({
+        "tenants": (0..500).map(|n| json!({"id": format!("t{n:03}")})).collect::<Vec<_>>(),
+        "numbers": [{"phone_number_id": "777", "app": "main", "tenant": "globex", "valid_from": "2026-01-02T03:04:05Z"}],
+    });
+    assert_eq!(call(&world, Method::POST, "/v1/directory/import", import).await.status, 200);
+    let rows = told(&world, 2000, None).await;
+    let moved = "number 777: acme -> globex from 2026-01-02T03:04:05Z";
+    let whole = rows.iter().rfind(|row| row[1].is_none()).unwrap()[2].clone().unwrap();
+    assert!(whole.starts_with(moved) && whole.ends_with(" more"), "{whole}");
+    for tenant in ["acme", "globex"] {
+        assert_eq!(told(&world, 1, Some(tenant)).await[0][2].as_deref(), Some(moved));
+    }
+}
+
+#[actix_web::test]
+async fn what_is_changed_for_somebody_who_hangs_up_is_written_down_too() {
+    use actix_web::App;
+    use actix_web::dev::Service as _;
+    use actix_web::test::{TestRequest, init_service};
+
+    let world = two_tenants().await;
+    let service = init_service(App::new().configure(api::routes(world.deps()))).await;
+    let move_it = TestRequest::put()
+        .uri("/api/tenants/globex/numbers/777")
+        .insert_header(bearer())
+        .set_payload(r#"{"app":"main","valid_from":"2026-01-02T03:04:05Z"}"#);
+    let mut asked = Box::pin(service.call(move_it.to_request()));
+    let moved = "number 777: acme -> globex from 2026-01-02T03:04:05Z";
+    let rows = async || told(&world, 1000, None).await.len();
+    let before = rows().await;
+    // Until it is written down that it begins, and no longer.
+    while rows().await == before {
+        let polled = std::future::poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx)));
+        assert!(polled.await.is_pending());
+    }
+    drop(asked);
+    let written = async {
+        while rows().await < before + 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), written).await.expect("it is written down");
+    for tenant in ["acme", "globex"] {
+        assert_eq!(told(&world, 1, Some(tenant)).await[0][2].as_deref(), Some(moved));
+    }
 }
 
 #[actix_web::test]
@@ -526,6 +578,13 @@ async fn a_token_fills_no_log_with_what_it_may_not_do() {
     assert_eq!(status(&one, TestRequest::get().uri("/api/tokens")).await.0, 403, "of this nothing is written down");
     assert_eq!(status(&two, attempt()).await.0, 403);
     assert_eq!(told(&world, 1000, None).await.len() - before, 61);
+    let reader = token(&world, Scope::TenantReader, Some("acme")).await;
+    let look = || TestRequest::get().uri("/api/raw/00000000-0000-0000-0000-000000000000");
+    for _ in 0..60 {
+        assert_eq!(status(&reader, look()).await.0, 404);
+    }
+    assert_eq!(status(&reader, look()).await, (429, Some("60".to_owned())));
+    assert_eq!(status(bearer().1, look()).await.0, 404, "who may more looks on");
 }
 
 /// A directory in which a tenant leaves just after somebody looked.

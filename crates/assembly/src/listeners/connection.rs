@@ -7,6 +7,7 @@
 //! **Whoever begins a second head and stops, or never reads the rest of an answer**, is on no clock of the HTTP layer. So
 //! there is one ([`Idle`]) from the opening of the connection and from the end of each request's handling to the next
 //! request. It does not stop for single bytes, and not for a request that is being answered while nothing can be written.
+//! Whoever takes what is written, if slowly, has more time with each [`STEP`].
 //!
 //! **Whoever sends many requests at once** may have some of them read and not looked at: the HTTP layer takes up no more
 //! while sixteen wait, and where those are answered at once it waits for the next byte, which may never come. So it is
@@ -27,6 +28,9 @@ use tokio::time::Instant;
 /// Bytes that the HTTP layer reads before it must write what it has to say of them: some hundred of the smallest requests.
 const AT_ONCE: usize = 8 << 10;
 
+/// Bytes of answers for which somebody who reads them has the whole time again.
+const STEP: usize = 64 << 10;
+
 /// A connection as the HTTP layer (or TLS below it) has it.
 pub(super) struct Connection(Rc<Shared>);
 
@@ -38,6 +42,8 @@ struct Shared {
     blocked_since: Cell<Option<Instant>>,
     /// Whether anything was written in this turn.
     has_written: Cell<bool>,
+    /// What was written since the last [`STEP`] was done, and when that was.
+    step: Cell<(usize, Option<Instant>)>,
 }
 
 /// The other end of a [`Connection`].
@@ -47,8 +53,8 @@ impl Connection {
     pub(super) fn new(stream: TcpStream) -> (Self, Keeper) {
         // A handshake takes what it needs.
         let (readable, blocked_since) = (Cell::new(usize::MAX), Cell::new(None));
-        let has_written = Cell::new(false);
-        let shared = Rc::new(Shared { stream: RefCell::new(stream), readable, blocked_since, has_written });
+        let (has_written, step) = (Cell::new(false), Cell::new((0, None)));
+        let shared = Rc::new(Shared { stream: RefCell::new(stream), readable, blocked_since, has_written, step });
         (Self(shared.clone()), Keeper(shared))
     }
 
@@ -56,10 +62,15 @@ impl Connection {
         work(Pin::new(&mut *self.0.stream.borrow_mut()))
     }
 
-    fn written<T>(&self, poll: Poll<T>) -> Poll<T> {
+    fn written(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         let since = poll.is_pending().then(|| self.0.blocked_since.get().unwrap_or_else(Instant::now));
         self.0.blocked_since.set(since);
-        self.0.has_written.set(self.0.has_written.get() || poll.is_ready());
+        if let Poll::Ready(Ok(bytes)) = &poll {
+            self.0.has_written.set(true);
+            let (before, at) = self.0.step.get();
+            let done = before + bytes;
+            self.0.step.set(if done < STEP { (done, at) } else { (0, Some(Instant::now())) });
+        }
         poll
     }
 }
@@ -128,7 +139,7 @@ impl Keeper {
         tokio::select! {
             biased;
             _ = unblocked => {}
-            () = idle.over(limit, &self.0.blocked_since) => {}
+            () = idle.over(limit, &self.0) => {}
         }
     }
 }
@@ -145,14 +156,15 @@ struct Idle {
 }
 
 impl Idle {
-    async fn over(&self, limit: Duration, blocked_since: &Cell<Option<Instant>>) {
+    async fn over(&self, limit: Duration, connection: &Shared) {
         loop {
-            let since = match blocked_since.get() {
+            let since = match connection.blocked_since.get() {
                 // Who answers is not asked meanwhile, and does not come to an end.
                 Some(blocked) if self.is_answering.get() => blocked,
                 None if self.is_answering.get() => Instant::now(),
                 _ => self.since.get(),
             };
+            let since = connection.step.get().1.map_or(since, |step| since.max(step));
             let end = since + limit;
             if end <= Instant::now() {
                 return;
@@ -229,6 +241,31 @@ mod tests {
         };
         keeper.keep(LIMIT, served).await;
         assert!(begun.elapsed() >= LIMIT && begun.elapsed() <= LIMIT * 2, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_an_answer_slowly_has_the_time_for_it() {
+        const ANSWER: usize = 64 << 20;
+        let (mut client, mut connection, keeper) = connection().await;
+        let served = async {
+            // The handling is over; the answer goes out.
+            connection.write_all(&vec![0; ANSWER]).await.unwrap();
+            drop(connection);
+        };
+        let begun = Instant::now();
+        let reading = async {
+            let (mut read, mut buffer) = (0, vec![0; ANSWER / 100]);
+            loop {
+                match client.read(&mut buffer).await.unwrap() {
+                    0 => break read,
+                    bytes => read += bytes,
+                }
+                tokio::time::sleep(LIMIT / 4).await;
+            }
+        };
+        let ((), read) = tokio::join!(keeper.keep(LIMIT, served), reading);
+        assert_eq!(read, ANSWER);
+        assert!(begun.elapsed() > LIMIT * 4, "{:?}", begun.elapsed());
     }
 
     #[tokio::test]
