@@ -111,7 +111,7 @@ impl Remote {
     ) -> anyhow::Result<ExitCode> {
         match self.api.ask(method, path, body.as_ref()).await? {
             Ok(answer) => {
-                self.print(&answer, show);
+                self.print(&answer, show)?;
                 Ok(ExitCode::SUCCESS)
             }
             Err(refused) => Ok(refused.report()),
@@ -127,17 +127,20 @@ impl Remote {
     ) -> anyhow::Result<ExitCode> {
         match self.api.pages(path, on).await? {
             Ok(all) => {
-                self.print(&json!({ "data": all }), show);
+                self.print(&json!({ "data": all }), show)?;
                 Ok(ExitCode::SUCCESS)
             }
             Err(refused) => Ok(refused.report()),
         }
     }
 
-    fn print(&self, answer: &Value, show: impl FnOnce(&Value) -> String) {
+    fn print(&self, answer: &Value, show: impl FnOnce(&Value) -> String) -> anyhow::Result<()> {
         let text = if self.json { format!("{answer:#}") } else { show(answer) };
-        // Who has read enough may close its end.
-        let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+        match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+            // Who has read enough may close its end.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            written => written.context("cannot write the answer"),
+        }
     }
 }
 

@@ -47,6 +47,8 @@ const MAX_ATTEMPTS: u32 = 60;
 const FAILURES_FOR: Duration = Duration::from_mins(1);
 /// Addresses, and tokens, whose failures are counted at once.
 const MAX_COUNTED: u64 = 10_000;
+/// Actions that are written down by one statement.
+const AT_ONCE: usize = 1000;
 /// The longest part of a path that is written down as what something was done to.
 const MAX_TARGET: usize = 64;
 
@@ -300,7 +302,9 @@ async fn finish<B: MessageBody + 'static>(
         let (id, target) = (Uuid::now_v7(), action.target.clone().or_else(|| done.target.clone()));
         Action { id, target, details, tenant: Some(tenant), status: Some(status), ..action.clone() }
     });
-    write_down(&state, &others.collect::<Vec<_>>()).await;
+    for part in others.collect::<Vec<_>>().chunks(AT_ONCE) {
+        write_down(&state, part).await;
+    }
     Ok(response)
 }
 

@@ -105,6 +105,10 @@ impl Log {
 fn joined<'t>(texts: impl Iterator<Item = &'t str>) -> Option<String> {
     let (mut all, mut left) = (String::new(), 0_usize);
     for text in texts {
+        if all.is_empty() && text.chars().count() > MAX_DETAILS {
+            all.extend(text.chars().take(MAX_DETAILS).chain(['…']));
+            continue;
+        }
         if left > 0 || all.chars().count() + text.chars().count() > MAX_DETAILS {
             left += 1;
             continue;

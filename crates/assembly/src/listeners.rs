@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use connection::{Connection, answering};
+use connection::{Connection, Measured, answering};
 use unread::close_after_unread;
 
 /// How long running requests and workers have after a stop was asked for.
@@ -36,6 +36,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Connections that the system holds until a worker takes them.
 const BACKLOG: u32 = 1024;
+/// Bytes of answers that the system holds for somebody who does not read them, and as many again for its own use.
+const SEND_BUFFER: u32 = 64 << 10;
 /// How long the other side may take to close a connection that ended.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -140,6 +142,8 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
+    // Accepted connections have the same. How far a slow reader has come is only seen when a part of it is free.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
 }
@@ -192,7 +196,7 @@ impl Door {
         accept: impl AsyncFn(Connection) -> Option<T> + Clone + 'static,
     ) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = (), InitError = F::InitError>
     where
-        F: ServiceFactory<(T, Option<SocketAddr>), Config = (), Response = ()> + 'static,
+        F: ServiceFactory<(Measured<T>, Option<SocketAddr>), Config = (), Response = ()> + 'static,
         T: 'static,
     {
         fn_factory(move || {
@@ -211,7 +215,8 @@ impl Door {
                         let _ = stream.set_nodelay(true);
                         let (connection, keeper) = Connection::new(stream);
                         if let Some(accepted) = accept(connection).await {
-                            keeper.keep(door.idle, http.call((accepted, Some(peer)))).await;
+                            let measured = keeper.measured(accepted);
+                            keeper.keep(door.idle, http.call((measured, Some(peer)))).await;
                         }
                         Ok(())
                     }
@@ -237,8 +242,8 @@ async fn around(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    let _answering = answering();
-    close_after_unread(request, next).await
+    let answering = answering();
+    close_after_unread(request, answering.connection(), next).await
 }
 
 /// Connections of one listener at most: a quarter of the files that the process may open, so that three listeners leave the

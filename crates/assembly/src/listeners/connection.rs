@@ -1,17 +1,17 @@
-//! A connection under the HTTP layer, and what that layer does not see to.
+//! A connection around the HTTP layer, and what that layer does not see to.
 //!
-//! **Whoever sends requests and does not read the answers** fills the buffers of both directions. The HTTP layer reads all
-//! that is there and answers it, and then wakes itself without an end, which costs memory and a core. So it gets a little at
-//! a time ([`AT_ONCE`]), and while nothing can be written it is not asked.
+//! **Whoever sends requests and does not read the answers**, or sends them faster than they are answered, fills the buffers
+//! of both directions: the HTTP layer reads whatever is there, takes up all requests in it, and then wakes itself without an
+//! end, which costs memory and a core. So it gets a little at a time ([`AT_ONCE`]); nothing while it answers, but the body
+//! that is waited for; and while nothing can be written it is not asked.
 //!
 //! **Whoever begins a second head and stops, or never reads the rest of an answer**, is on no clock of the HTTP layer. So
-//! there is one ([`Idle`]) from the opening of the connection and from the end of each request's handling to the next
-//! request. It does not stop for single bytes, and not for a request that is being answered while nothing can be written.
-//! Whoever takes what is written, if slowly, has more time with each [`STEP`].
+//! there is one ([`Shared::over`]) from the opening of the connection and from the end of each request's handling to the
+//! next request. It does not stop for single bytes, and not for a request that is being answered while nothing can be
+//! written. Whoever takes what is written, if slowly, has more time with each [`STEP`].
 //!
-//! **Whoever sends many requests at once** may have some of them read and not looked at: the HTTP layer takes up no more
-//! while sixteen wait, and where those are answered at once it waits for the next byte, which may never come. So it is
-//! asked once more after it has written.
+//! **Whoever sends several requests at once** may have some of them read and not looked at, since the HTTP layer looks for
+//! no more while sixteen wait, and then only when something comes. So it is asked once more after it has written.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -25,76 +25,105 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-/// Bytes that the HTTP layer reads before it must write what it has to say of them: some hundred of the smallest requests.
-const AT_ONCE: usize = 8 << 10;
-
+/// Bytes that the HTTP layer reads before it must answer what is in them: some hundred of the smallest requests.
+const AT_ONCE: usize = 4 << 10;
 /// Bytes of answers for which somebody who reads them has the whole time again.
 const STEP: usize = 64 << 10;
 
-/// A connection as the HTTP layer (or TLS below it) has it.
-pub(super) struct Connection(Rc<Shared>);
-
-struct Shared {
+/// What is known of a connection.
+pub(super) struct Shared {
     stream: RefCell<TcpStream>,
     /// What may still be read in this turn.
     readable: Cell<usize>,
+    /// Whether something was not read in this turn, because a request is being answered.
+    has_refused: Cell<bool>,
     /// Since when writing has had to wait; `None` while it has not.
     blocked_since: Cell<Option<Instant>>,
     /// Whether anything was written in this turn.
     has_written: Cell<bool>,
     /// What was written since the last [`STEP`] was done, and when that was.
     step: Cell<(usize, Option<Instant>)>,
+    is_answering: Cell<bool>,
+    /// Whether the request that is being answered waits for more of its body.
+    wants_body: Cell<bool>,
+    /// Since when nothing is being answered.
+    since: Cell<Instant>,
 }
 
-/// The other end of a [`Connection`].
-pub(super) struct Keeper(Rc<Shared>);
+impl Shared {
+    fn may_read(&self) -> bool {
+        !self.is_answering.get() || self.wants_body.get()
+    }
+
+    /// Says whether more of a body is waited for.
+    pub(super) fn wants_body(&self, wants: bool) {
+        self.wants_body.set(wants);
+    }
+
+    fn written(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let since = poll.is_pending().then(|| self.blocked_since.get().unwrap_or_else(Instant::now));
+        self.blocked_since.set(since);
+        if let Poll::Ready(Ok(bytes)) = &poll {
+            self.has_written.set(true);
+            let (before, at) = self.step.get();
+            let done = before + bytes;
+            self.step.set(if done < STEP { (done, at) } else { (0, Some(Instant::now())) });
+        }
+        poll
+    }
+
+    /// Waits until nothing has come of the connection for so long.
+    async fn over(&self, limit: Duration) {
+        loop {
+            let since = match self.blocked_since.get() {
+                // Who answers is not asked meanwhile, and does not come to an end.
+                Some(blocked) if self.is_answering.get() => blocked,
+                None if self.is_answering.get() => Instant::now(),
+                _ => self.since.get(),
+            };
+            let since = self.step.get().1.map_or(since, |step| since.max(step));
+            let end = since + limit;
+            if end <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(end).await;
+        }
+    }
+}
+
+/// A connection as the system has it; under TLS, if there is any.
+pub(super) struct Connection(Rc<Shared>);
 
 impl Connection {
     pub(super) fn new(stream: TcpStream) -> (Self, Keeper) {
-        // A handshake takes what it needs.
-        let (readable, blocked_since) = (Cell::new(usize::MAX), Cell::new(None));
-        let (has_written, step) = (Cell::new(false), Cell::new((0, None)));
-        let shared = Rc::new(Shared { stream: RefCell::new(stream), readable, blocked_since, has_written, step });
+        let shared = Rc::new(Shared {
+            stream: RefCell::new(stream),
+            readable: Cell::new(0),
+            has_refused: Cell::new(false),
+            blocked_since: Cell::new(None),
+            has_written: Cell::new(false),
+            step: Cell::new((0, None)),
+            is_answering: Cell::new(false),
+            wants_body: Cell::new(false),
+            since: Cell::new(Instant::now()),
+        });
         (Self(shared.clone()), Keeper(shared))
     }
 
     fn stream<T>(&self, work: impl FnOnce(Pin<&mut TcpStream>) -> T) -> T {
         work(Pin::new(&mut *self.0.stream.borrow_mut()))
     }
-
-    fn written(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        let since = poll.is_pending().then(|| self.0.blocked_since.get().unwrap_or_else(Instant::now));
-        self.0.blocked_since.set(since);
-        if let Poll::Ready(Ok(bytes)) = &poll {
-            self.0.has_written.set(true);
-            let (before, at) = self.0.step.get();
-            let done = before + bytes;
-            self.0.step.set(if done < STEP { (done, at) } else { (0, Some(Instant::now())) });
-        }
-        poll
-    }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let most = self.0.readable.get().min(buffer.remaining());
-        if buffer.remaining() > 0 && most == 0 {
-            // The rest has its turn after the answers.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
-        ready!(self.stream(|stream| stream.poll_read(cx, &mut part)))?;
-        let count = part.filled().len();
-        buffer.advance(count);
-        self.0.readable.set(self.0.readable.get() - count);
-        Poll::Ready(Ok(()))
+        self.stream(|stream| stream.poll_read(cx, buffer))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.written(self.stream(|stream| stream.poll_write(cx, bytes)))
+        self.0.written(self.stream(|stream| stream.poll_write(cx, bytes)))
     }
 
     fn poll_write_vectored(
@@ -102,7 +131,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.written(self.stream(|stream| stream.poll_write_vectored(cx, parts)))
+        self.0.written(self.stream(|stream| stream.poll_write_vectored(cx, parts)))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -118,20 +147,85 @@ impl AsyncWrite for Connection {
     }
 }
 
+/// A connection as the HTTP layer has it: what is read is measured out.
+pub(super) struct Measured<T> {
+    io: T,
+    shared: Rc<Shared>,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Measured<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.shared.may_read() {
+            // There is another turn after the answer.
+            self.shared.has_refused.set(true);
+            return Poll::Pending;
+        }
+        let most = self.shared.readable.get().min(buffer.remaining());
+        if buffer.remaining() > 0 && most == 0 {
+            // The rest has its turn after what was read.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut part))?;
+        let count = part.filled().len();
+        buffer.advance(count);
+        self.shared.readable.set(self.shared.readable.get() - count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Measured<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// The other end of a [`Connection`].
+pub(super) struct Keeper(Rc<Shared>);
+
 impl Keeper {
+    /// What the HTTP layer gets: the connection itself, or TLS on it.
+    pub(super) fn measured<T>(&self, io: T) -> Measured<T> {
+        Measured { io, shared: self.0.clone() }
+    }
+
     /// Serves the connection to its end, but no longer than it may be idle.
     pub(super) async fn keep(self, limit: Duration, served: impl Future) {
-        let idle = Rc::new(Idle { is_answering: Cell::new(false), since: Cell::new(Instant::now()) });
-        let mut served = pin!(IDLE.scope(idle.clone(), served));
+        let shared = &self.0;
+        shared.since.set(Instant::now());
+        let mut served = pin!(CONNECTION.scope(shared.clone(), served));
         let unblocked = poll_fn(|cx| {
-            if self.0.blocked_since.get().is_some() {
+            if shared.blocked_since.get().is_some() {
                 // An error shows when it is written to.
-                let _ = ready!(self.0.stream.borrow().poll_write_ready(cx));
+                let _ = ready!(shared.stream.borrow().poll_write_ready(cx));
             }
-            self.0.readable.set(AT_ONCE);
-            self.0.has_written.set(false);
+            shared.readable.set(AT_ONCE);
+            shared.has_written.set(false);
+            shared.has_refused.set(false);
             let poll = served.as_mut().poll(cx);
-            if poll.is_pending() && self.0.has_written.get() {
+            let is_left = shared.has_written.get() || shared.has_refused.get() && shared.may_read();
+            if poll.is_pending() && is_left {
                 cx.waker().wake_by_ref();
             }
             poll
@@ -139,57 +233,40 @@ impl Keeper {
         tokio::select! {
             biased;
             _ = unblocked => {}
-            () = idle.over(limit, &self.0) => {}
+            () = shared.over(limit) => {}
         }
     }
 }
 
 tokio::task_local! {
-    /// Of the connection that is served.
-    static IDLE: Rc<Idle>;
+    /// The one that is served.
+    static CONNECTION: Rc<Shared>;
 }
 
-/// Since when nothing is being answered on a connection.
-struct Idle {
-    is_answering: Cell<bool>,
-    since: Cell<Instant>,
-}
-
-impl Idle {
-    async fn over(&self, limit: Duration, connection: &Shared) {
-        loop {
-            let since = match connection.blocked_since.get() {
-                // Who answers is not asked meanwhile, and does not come to an end.
-                Some(blocked) if self.is_answering.get() => blocked,
-                None if self.is_answering.get() => Instant::now(),
-                _ => self.since.get(),
-            };
-            let since = connection.step.get().1.map_or(since, |step| since.max(step));
-            let end = since + limit;
-            if end <= Instant::now() {
-                return;
-            }
-            tokio::time::sleep_until(end).await;
-        }
-    }
-}
-
-/// A request is being answered on this connection, until this is dropped.
+/// A request is being answered on the connection that is served, until this is dropped.
 pub(super) fn answering() -> Answering {
-    let idle = IDLE.try_with(Rc::clone).ok();
-    if let Some(idle) = &idle {
-        idle.is_answering.set(true);
+    let connection = CONNECTION.try_with(Rc::clone).ok();
+    if let Some(connection) = &connection {
+        connection.is_answering.set(true);
     }
-    Answering(idle)
+    Answering(connection)
 }
 
-pub(super) struct Answering(Option<Rc<Idle>>);
+pub(super) struct Answering(Option<Rc<Shared>>);
+
+impl Answering {
+    /// The connection that the request came over.
+    pub(super) fn connection(&self) -> Option<Rc<Shared>> {
+        self.0.clone()
+    }
+}
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        if let Some(idle) = &self.0 {
-            idle.is_answering.set(false);
-            idle.since.set(Instant::now());
+        if let Some(connection) = &self.0 {
+            connection.is_answering.set(false);
+            connection.wants_body.set(false);
+            connection.since.set(Instant::now());
         }
     }
 }
@@ -245,32 +322,51 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_takes_an_answer_slowly_has_the_time_for_it() {
-        const ANSWER: usize = 64 << 20;
-        let (mut client, mut connection, keeper) = connection().await;
+        let (_client, connection, keeper) = connection().await;
+        let begun = Instant::now();
         let served = async {
             // The handling is over; the answer goes out.
-            connection.write_all(&vec![0; ANSWER]).await.unwrap();
-            drop(connection);
-        };
-        let begun = Instant::now();
-        let reading = async {
-            let (mut read, mut buffer) = (0, vec![0; ANSWER / 100]);
-            loop {
-                match client.read(&mut buffer).await.unwrap() {
-                    0 => break read,
-                    bytes => read += bytes,
+            for _ in 0..10 {
+                tokio::time::sleep(LIMIT * 3 / 4).await;
+                for _ in 0..STEP / 1024 {
+                    let _ = connection.0.written(Poll::Ready(Ok(1024)));
                 }
+            }
+            // Less than that is not enough.
+            loop {
                 tokio::time::sleep(LIMIT / 4).await;
+                let _ = connection.0.written(Poll::Ready(Ok(1024)));
             }
         };
-        let ((), read) = tokio::join!(keeper.keep(LIMIT, served), reading);
-        assert_eq!(read, ANSWER);
-        assert!(begun.elapsed() > LIMIT * 4, "{:?}", begun.elapsed());
+        keeper.keep(LIMIT, served).await;
+        let took = begun.elapsed();
+        assert!(took >= LIMIT * 17 / 2 && took <= LIMIT * 19 / 2, "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn while_a_request_is_answered_only_its_body_is_read() {
+        let (mut client, connection, keeper) = connection().await;
+        let mut measured = keeper.measured(connection);
+        client.write_all(b"a body").await.unwrap();
+        let mut read = Vec::new();
+        let served = async {
+            let answering = answering();
+            let mut refused = pin!(measured.read_buf(&mut read));
+            for _ in 0..100 {
+                assert!(poll_fn(|cx| Poll::Ready(refused.as_mut().poll(cx))).await.is_pending());
+                tokio::task::yield_now().await;
+            }
+            answering.connection().unwrap().wants_body(true);
+            refused.await.unwrap();
+        };
+        tokio::time::timeout(Duration::from_secs(20), keeper.keep(LIMIT, served)).await.unwrap();
+        assert_eq!(read, b"a body");
     }
 
     #[tokio::test]
     async fn what_was_read_is_answered_before_more_is_read() {
-        let (mut client, mut connection, keeper) = connection().await;
+        let (mut client, connection, keeper) = connection().await;
+        let mut connection = keeper.measured(connection);
         client.write_all(&vec![0; AT_ONCE * 4]).await.unwrap();
         let (turns, most) = (Cell::new(0), Cell::new(0));
         let mut left = AT_ONCE * 4;
@@ -357,7 +453,8 @@ mod tests {
         let http = super::super::http(LIMIT, std::future::pending::<()>, address).h1(answers);
         let http = http.new_service(()).await.unwrap();
         // By itself, as everything that wakes this test would wake it too.
-        let served = actix_web::rt::spawn(keeper.keep(LIMIT, http.call((connection, Some(address)))));
+        let called = http.call((keeper.measured(connection), Some(address)));
+        let served = actix_web::rt::spawn(keeper.keep(LIMIT, called));
         let asking = async {
             // More than one turn reads.
             client

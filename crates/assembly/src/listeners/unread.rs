@@ -17,46 +17,61 @@ use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage as _};
 use futures_util::Stream;
 
-/// See the module's documentation.
+use super::connection::Shared as Connection;
+
+/// See the module's documentation. Also tells the connection when a body is waited for.
 pub(crate) async fn close_after_unread(
     mut request: ServiceRequest,
+    connection: Option<Rc<Connection>>,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    if !request.chunked().unwrap_or(true) {
+    let payload = request.take_payload();
+    if matches!(payload, Payload::None) {
         return Ok(next.call(request).await?.map_into_boxed_body());
     }
-    let shared = Shared(Rc::new(RefCell::new(request.take_payload())));
-    request.set_payload(Payload::Stream { payload: Box::pin(shared.clone()) });
+    let is_chunked = request.chunked().unwrap_or(true);
+    let body = Body { payload: Rc::new(RefCell::new(payload)), connection };
+    request.set_payload(Payload::Stream { payload: Box::pin(body.clone()) });
     let answer = next.call(request).await?;
-    Ok(answer.map_body(|_, body| BoxBody::new(Holding { body: body.boxed(), _unread: shared })))
+    if !is_chunked {
+        return Ok(answer.map_into_boxed_body());
+    }
+    Ok(answer.map_body(|_, answer| BoxBody::new(Holding { answer: answer.boxed(), _unread: body })))
 }
 
 /// A body that is read by one and held by another.
 #[derive(Clone)]
-struct Shared(Rc<RefCell<Payload>>);
+struct Body {
+    payload: Rc<RefCell<Payload>>,
+    connection: Option<Rc<Connection>>,
+}
 
-impl Stream for Shared {
+impl Stream for Body {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_next(cx)
+        let poll = Pin::new(&mut *self.payload.borrow_mut()).poll_next(cx);
+        if let Some(connection) = &self.connection {
+            connection.wants_body(poll.is_pending());
+        }
+        poll
     }
 }
 
 /// An answer that holds the body of its request.
 struct Holding {
-    body: BoxBody,
-    _unread: Shared,
+    answer: BoxBody,
+    _unread: Body,
 }
 
 impl MessageBody for Holding {
     type Error = <BoxBody as MessageBody>::Error;
 
     fn size(&self) -> BodySize {
-        self.body.size()
+        self.answer.size()
     }
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        Pin::new(&mut self.body).poll_next(cx)
+        Pin::new(&mut self.answer).poll_next(cx)
     }
 }
