@@ -272,6 +272,21 @@ fn a_bad_import_lists_all_problems_and_changes_nothing() {
 }
 
 #[test]
+fn a_long_import_is_read_to_its_end() {
+    let wharf = Setup::without_provider().start();
+    let tenants: String =
+        (0..3000).map(|n| format!("[[tenants]]\nid = \"t{n}\"\nname = \"{}\"\n", "x".repeat(100))).collect();
+    let imported = import(&wharf, &wharf.setup().file("tenants.toml", &tenants));
+    assert_eq!(imported.code, Some(0), "{imported:?}");
+    let listed = crate::http::get(
+        wharf.api(),
+        "/api/tenants?limit=1000&after=t998",
+        &format!("Authorization: Bearer {}\r\n", wharf.token),
+    );
+    assert_eq!(listed.json()["data"].as_array().unwrap().last().unwrap()["id"], "t999");
+}
+
+#[test]
 fn an_import_needs_the_token_and_a_running_process() {
     let wharf = with_two_tenants();
     let file = wharf.setup().file("again.toml", DOCUMENT);
