@@ -369,7 +369,9 @@ mod tests {
             actix_web::rt::spawn(async move { connection.wants_body(true) });
             refused.await.unwrap();
         };
+        let begun = Instant::now();
         tokio::time::timeout(Duration::from_secs(20), keeper.keep(LIMIT, served)).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(19), "nothing but the time-out woke it");
         assert_eq!(read, b"a body");
     }
 

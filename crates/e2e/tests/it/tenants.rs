@@ -274,9 +274,9 @@ fn a_bad_import_lists_all_problems_and_changes_nothing() {
 #[test]
 fn a_long_import_is_read_to_its_end() {
     let wharf = Setup::without_provider().start();
-    let tenants: String =
-        (0..3000).map(|n| format!("[[tenants]]\nid = \"t{n}\"\nname = \"{}\"\n", "x".repeat(100))).collect();
-    let imported = import(&wharf, &wharf.setup().file("tenants.toml", &tenants));
+    let name = "x".repeat(100);
+    let tenants: Vec<_> = (0..3000).map(|n| format!("[[tenants]]\nid = \"t{n}\"\nname = \"{name}\"\n")).collect();
+    let imported = import(&wharf, &wharf.setup().file("tenants.toml", &tenants.concat()));
     assert_eq!(imported.code, Some(0), "{imported:?}");
     let listed = crate::http::get(
         wharf.api(),
