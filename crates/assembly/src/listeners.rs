@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use actix_http::{HttpServiceBuilder, Request, Response};
 use actix_service::{Service, ServiceFactory, fn_factory, fn_service, map_config};
-use actix_web::body::{BoxBody, MessageBody};
-use actix_web::dev::{AppConfig, Server, ServerHandle, ServiceRequest, ServiceResponse};
-use actix_web::middleware::{Next, from_fn};
-use actix_web::{App, Error, web};
+use actix_web::body::BoxBody;
+use actix_web::dev::{AppConfig, Server, ServerHandle};
+use actix_web::middleware::from_fn;
+use actix_web::{App, web};
 use anyhow::Context as _;
 use service::connections::{Connections, Place};
 use service::networks::Networks;
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use connection::{Connection, Measured, answering};
+use connection::{Connection, Measured};
 use unread::close_after_unread;
 
 /// How long running requests and workers have after a stop was asked for.
@@ -95,7 +95,7 @@ impl Listeners {
             async move { signal.notified().await }
         };
         let app = move || {
-            let app = App::new().wrap(from_fn(around)).configure(routes.clone());
+            let app = App::new().wrap(from_fn(close_after_unread)).configure(routes.clone());
             map_config(app, |()| AppConfig::default())
         };
         let keep_alive = self.allowance.keep_alive;
@@ -235,15 +235,6 @@ async fn handshake(acceptor: &TlsAcceptor, connection: Connection) -> Option<Tls
     };
     metrics::counter!(names::HANDSHAKES_FAILED, "reason" => reason).increment(1);
     None
-}
-
-/// What is done around each request.
-async fn around(
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    let answering = answering();
-    close_after_unread(request, answering.connection(), next).await
 }
 
 /// Connections of one listener at most: a quarter of the files that the process may open, so that three listeners leave the

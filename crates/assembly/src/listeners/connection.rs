@@ -27,6 +27,8 @@ use tokio::time::Instant;
 
 /// Bytes that the HTTP layer reads before it must answer what is in them: some hundred of the smallest requests.
 const AT_ONCE: usize = 4 << 10;
+/// Bytes of a body that are read each time somebody waits for more of it.
+const WISH: usize = 16 << 10;
 /// Bytes of answers for which somebody who reads them has the whole time again.
 const STEP: usize = 64 << 10;
 
@@ -35,10 +37,8 @@ pub(super) struct Shared {
     stream: RefCell<TcpStream>,
     /// What may still be read in this turn.
     readable: Cell<usize>,
-    /// Whether something was not read in this turn, because a request is being answered.
-    has_refused: Cell<bool>,
-    /// Of the connection's task, while it has refused to read.
-    waker: Cell<Option<Waker>>,
+    /// Wakes who was not let read, because a request is being answered.
+    refused: Cell<Option<Waker>>,
     /// Since when writing has had to wait; `None` while it has not.
     blocked_since: Cell<Option<Instant>>,
     /// Whether anything was written in this turn.
@@ -46,23 +46,32 @@ pub(super) struct Shared {
     /// What was written since the last [`STEP`] was done, and when that was.
     step: Cell<(usize, Option<Instant>)>,
     is_answering: Cell<bool>,
-    /// Whether the request that is being answered waits for more of its body.
-    wants_body: Cell<bool>,
+    /// How many more bytes the request that is being answered has waited for.
+    wished: Cell<usize>,
     /// Since when nothing is being answered.
     since: Cell<Instant>,
 }
 
 impl Shared {
     fn may_read(&self) -> bool {
-        !self.is_answering.get() || self.wants_body.get()
+        !self.is_answering.get() || self.wished.get() > 0
     }
 
-    /// Says whether more of a body is waited for, by whichever task.
-    pub(super) fn wants_body(&self, wants: bool) {
-        self.wants_body.set(wants);
-        if wants && let Some(waker) = self.waker.take() {
+    /// More of a body is waited for, by whichever task.
+    pub(super) fn wants_body(&self) {
+        self.wished.set(WISH);
+        self.let_read();
+    }
+
+    fn let_read(&self) {
+        if let Some(waker) = self.refused.take() {
             waker.wake();
         }
+    }
+
+    /// Nobody waits for a body any more.
+    pub(super) fn wants_nothing(&self) {
+        self.wished.set(0);
     }
 
     fn written(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -104,13 +113,12 @@ impl Connection {
         let shared = Rc::new(Shared {
             stream: RefCell::new(stream),
             readable: Cell::new(0),
-            has_refused: Cell::new(false),
-            waker: Cell::new(None),
+            refused: Cell::new(None),
             blocked_since: Cell::new(None),
             has_written: Cell::new(false),
             step: Cell::new((0, None)),
             is_answering: Cell::new(false),
-            wants_body: Cell::new(false),
+            wished: Cell::new(0),
             since: Cell::new(Instant::now()),
         });
         (Self(shared.clone()), Keeper(shared))
@@ -162,8 +170,7 @@ pub(super) struct Measured<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Measured<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.shared.may_read() {
-            // There is another turn after the answer.
-            self.shared.has_refused.set(true);
+            self.shared.refused.set(Some(cx.waker().clone()));
             return Poll::Pending;
         }
         let most = self.shared.readable.get().min(buffer.remaining());
@@ -177,6 +184,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Measured<T> {
         let count = part.filled().len();
         buffer.advance(count);
         self.shared.readable.set(self.shared.readable.get() - count);
+        self.shared.wished.set(self.shared.wished.get().saturating_sub(count));
         Poll::Ready(Ok(()))
     }
 }
@@ -228,13 +236,9 @@ impl Keeper {
             }
             shared.readable.set(AT_ONCE);
             shared.has_written.set(false);
-            shared.has_refused.set(false);
             let poll = served.as_mut().poll(cx);
-            let is_left = shared.has_written.get() || shared.has_refused.get() && shared.may_read();
-            if poll.is_pending() && is_left {
+            if poll.is_pending() && shared.has_written.get() {
                 cx.waker().wake_by_ref();
-            } else if shared.has_refused.get() {
-                shared.waker.set(Some(cx.waker().clone()));
             }
             poll
         });
@@ -251,7 +255,7 @@ tokio::task_local! {
     static CONNECTION: Rc<Shared>;
 }
 
-/// A request is being answered on the connection that is served, until this is dropped.
+/// A request is being answered on the connection that is served, until this is dropped: with the last of its answer.
 pub(super) fn answering() -> Answering {
     let connection = CONNECTION.try_with(Rc::clone).ok();
     if let Some(connection) = &connection {
@@ -273,8 +277,9 @@ impl Drop for Answering {
     fn drop(&mut self) {
         if let Some(connection) = &self.0 {
             connection.is_answering.set(false);
-            connection.wants_body.set(false);
+            connection.wants_nothing();
             connection.since.set(Instant::now());
+            connection.let_read();
         }
     }
 }
@@ -366,7 +371,7 @@ mod tests {
             }
             // Somebody else may wait for it, in a task that nothing wakes with this one.
             let connection = answering.connection().unwrap();
-            actix_web::rt::spawn(async move { connection.wants_body(true) });
+            actix_web::rt::spawn(async move { connection.wants_body() });
             refused.await.unwrap();
         };
         let begun = Instant::now();

@@ -17,26 +17,28 @@ use actix_web::web::Bytes;
 use actix_web::{Error, HttpMessage as _};
 use futures_util::Stream;
 
-use super::connection::Shared as Connection;
+use super::connection::{Answering, Shared as Connection, answering};
 
-/// See the module's documentation. Also tells the connection when a body is waited for.
+/// See the module's documentation. Also tells the connection when a body is waited for, and until when it answers.
 pub(crate) async fn close_after_unread(
     mut request: ServiceRequest,
-    connection: Option<Rc<Connection>>,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    let answering = answering();
+    let connection = answering.connection();
     let payload = request.take_payload();
-    if matches!(payload, Payload::None) {
-        return Ok(next.call(request).await?.map_into_boxed_body());
+    let mut unread = None;
+    if !matches!(payload, Payload::None) {
+        let body = Body { payload: Rc::new(RefCell::new(payload)), connection: connection.clone() };
+        request.set_payload(Payload::Stream { payload: Box::pin(body.clone()) });
+        unread = request.chunked().unwrap_or(true).then_some(body);
     }
-    let is_chunked = request.chunked().unwrap_or(true);
-    let body = Body { payload: Rc::new(RefCell::new(payload)), connection };
-    request.set_payload(Payload::Stream { payload: Box::pin(body.clone()) });
     let answer = next.call(request).await?;
-    if !is_chunked {
-        return Ok(answer.map_into_boxed_body());
+    if let Some(connection) = connection {
+        connection.wants_nothing();
     }
-    Ok(answer.map_body(|_, answer| BoxBody::new(Holding { answer: answer.boxed(), _unread: body })))
+    let holding = |answer: BoxBody| Holding { answer, _unread: unread, _answering: answering };
+    Ok(answer.map_body(|_, answer| BoxBody::new(holding(answer.boxed()))))
 }
 
 /// A body that is read by one and held by another.
@@ -52,16 +54,21 @@ impl Stream for Body {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let poll = Pin::new(&mut *self.payload.borrow_mut()).poll_next(cx);
         if let Some(connection) = &self.connection {
-            connection.wants_body(poll.is_pending());
+            match &poll {
+                Poll::Pending => connection.wants_body(),
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(_) => connection.wants_nothing(),
+            }
         }
         poll
     }
 }
 
-/// An answer that holds the body of its request.
+/// An answer that holds the body of its request, if that was chunked.
 struct Holding {
     answer: BoxBody,
-    _unread: Body,
+    _unread: Option<Body>,
+    _answering: Answering,
 }
 
 impl MessageBody for Holding {
