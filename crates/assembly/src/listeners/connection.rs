@@ -53,7 +53,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    fn may_read(&self) -> bool {
+    /// Whether anything is read: between requests, and of a body that is waited for.
+    pub(super) fn may_read(&self) -> bool {
         !self.is_answering.get() || self.wished.get() > 0
     }
 

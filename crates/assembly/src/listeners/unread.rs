@@ -56,7 +56,7 @@ impl Stream for Body {
         if let Some(connection) = &self.connection {
             match &poll {
                 Poll::Pending => connection.wants_body(),
-                Poll::Ready(Some(Ok(_))) => {}
+                // What waits behind it must not come in with it.
                 Poll::Ready(_) => connection.wants_nothing(),
             }
         }
@@ -80,5 +80,48 @@ impl MessageBody for Holding {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
         Pin::new(&mut self.answer).poll_next(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use actix_http::BoxedPayloadStream;
+    use futures_util::{StreamExt as _, stream};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::listeners::connection;
+
+    #[tokio::test]
+    async fn who_has_got_a_piece_waits_for_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (_connection, keeper) = connection::Connection::new(listener.accept().await.unwrap().0);
+        let served = async {
+            let answering = answering();
+            let shared = answering.connection().unwrap();
+            let mut is_there = false;
+            let piece = poll_fn(move |_| {
+                if std::mem::replace(&mut is_there, true) {
+                    Poll::Ready(Ok(Bytes::from_static(b"x")))
+                } else {
+                    Poll::Pending
+                }
+            });
+            let pieces: BoxedPayloadStream = Box::pin(stream::once(piece).chain(stream::pending()));
+            let payload = Payload::Stream { payload: pieces };
+            let mut body = Body { payload: Rc::new(RefCell::new(payload)), connection: Some(shared.clone()) };
+            let mut may_read = async || {
+                let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_next(cx))).await;
+                (polled.is_ready(), shared.may_read())
+            };
+            assert_eq!(may_read().await, (false, true), "it waits");
+            assert_eq!(may_read().await, (true, false), "it has got what it waited for");
+            assert_eq!(may_read().await, (false, true), "it waits for more");
+        };
+        keeper.keep(Duration::from_secs(80), served).await;
     }
 }
