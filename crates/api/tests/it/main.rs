@@ -8,6 +8,7 @@ mod access;
 mod directory;
 mod events;
 mod kept;
+mod log;
 mod messages;
 mod tenants;
 mod world;
