@@ -1,8 +1,9 @@
-//! A request's chunked body that nobody read to its end ends the connection.
+//! Around each request: how its body is read, and until when it is being answered, which the connection has to know.
 //!
-//! After an answer the server reads what is left of such a body and throws it away, for as long as it comes: a body without
-//! end, or one that stops in the middle, would keep its connection for ever. So the answer holds the body: the server then
-//! closes after it, as it does where a length was announced.
+//! A request's chunked body that nobody read to its end ends the connection. After an answer the server reads what is left
+//! of such a body and throws it away, for as long as it comes: a body without end, or one that stops in the middle, would
+//! keep its connection for ever. So the answer holds the body: the server then closes after it, as it does where a length
+//! was announced.
 
 use std::cell::RefCell;
 use std::pin::Pin;
